@@ -1,0 +1,50 @@
+"""The report of a run over a source, as data and as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgesod.bench.measure import environment
+from edgesod.manifest import this_device
+from edgesod.runtime import Runtime
+from edgesod.stream import PipelineReport
+from edgesod.timing import PAPER_FIGURES, paper_ratios
+
+
+def run_report(runtime: Runtime, pipeline: PipelineReport, **what: Any) -> dict[str, Any]:
+    """Return the JSON object of ``edgesod run``: speed, stages, and the ratio to each paper figure.
+
+    Args:
+        runtime: What ran.
+        pipeline: What :func:`edgesod.stream.run_pipeline` measured.
+        what: Further entries, such as input, output and effect.
+    """
+    return {
+        "model": runtime.recipe.model,
+        "size": list(runtime.recipe.size_hw),
+        "precision": runtime.precision,
+        "backend": runtime.backend,
+        "frames": pipeline.frames,
+        "dropped": pipeline.dropped,
+        "interrupted": pipeline.interrupted,
+        "fps": round(pipeline.fps, 3),
+        "stages_ms": {name: summary.as_dict() for name, summary in pipeline.stages_ms.items()},
+        "paper": paper_ratios(pipeline.fps),
+        "environment": environment(this_device()),
+    } | what
+
+
+def run_report_text(report: dict[str, Any]) -> tuple[str, list[tuple[Any, ...]], list[str]]:
+    """Return a report as a headline, rows of ``(stage, p50, p90, p95, p99)`` in ms, and a line per paper figure."""
+    height, width = report["size"]
+    who = f"{report['model']} {height}×{width} {report['precision']}, {report['backend']} on {report['environment']['cpu']}"
+    headline = f"{who}: {report['frames']} frames, {report['fps']:.1f} fps end to end"
+    if report["dropped"]:
+        headline += f", {report['dropped']} dropped"
+    rows = [(name, s["p50"], s["p90"], s["p95"], s["p99"]) for name, s in report["stages_ms"].items()]
+    lines = [
+        f"{report['fps']:.1f} fps is {ratio:.2f} × the paper's {figure.fps:g} fps of {figure.model} "
+        f"({figure.size}×{figure.size}, FP32, {figure.device}, network only)"
+        for figure, ratio in zip(PAPER_FIGURES, report["paper"].values(), strict=True)
+    ]
+    return headline, rows, lines

@@ -1,0 +1,8 @@
+"""From an FP32 ONNX and a recipe to an engine folder that has been checked."""
+
+from __future__ import annotations
+
+from edgesod.builder.build import build
+from edgesod.builder.gate import GateSet, measure, verdict
+
+__all__ = ["GateSet", "build", "measure", "verdict"]

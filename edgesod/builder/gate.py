@@ -1,0 +1,168 @@
+"""The gate: run an engine and FP32 on the same real images, and refuse the engine that drifts."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesod.errors import CheckFailed, InputError
+from edgesod.evaluation.metrics import SodScorer
+from edgesod.evaluation.pairs import EvaluationSet, list_images, read_image
+from edgesod.manifest import GateReport
+from edgesod.processing.postprocess import postprocess
+from edgesod.processing.preprocess import preprocess
+from edgesod.recipe import Recipe
+from edgesod.runtime import Session
+from edgesod.types import Mask
+
+_ROUNDS = 9
+_RUNS_A_ROUND = 3
+_PHOTOGRAPHS = ("cat", "coffee", "astronaut", "rocket")
+
+
+class GateSet:
+    """The images a gate uses, with ground truth where there is some.
+
+    Args:
+        folder: Images, or a folder with ``images/`` and ``masks/``; ``None`` for scikit-image's photographs.
+
+    Iterating yields ``(image, mask)``: uint8 BGR ``(H, W, 3)`` and uint8 ``(H, W)`` or ``None``.
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self._pairs: EvaluationSet | None = None
+        self._files: list[Path] = []
+        if folder is None:
+            self.description = "photographs of scikit-image"
+            return
+        path = Path(folder)
+        if not path.is_dir():
+            raise InputError(f"there is no folder of images at {path}", hint="give --verify a folder of images")
+        if (path / "images").is_dir() and (path / "masks").is_dir():
+            self._pairs = EvaluationSet(path)
+        else:
+            self._files = list_images(path)
+        self.description = f"{path.resolve().name}, {'with' if self._pairs else 'without'} ground truth"
+
+    def __len__(self) -> int:
+        if self._pairs is not None:
+            return len(self._pairs)
+        return len(self._files) or len(_PHOTOGRAPHS)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Mask | None]]:
+        if self._pairs is not None:
+            for _, image, mask in self._pairs:
+                yield image, mask
+        elif self._files:
+            for file in self._files:
+                yield read_image(file), None
+        else:
+            from skimage import data
+
+            for name in _PHOTOGRAPHS:
+                yield np.ascontiguousarray(getattr(data, name)()[:, :, ::-1]), None
+
+
+def measure(
+    engine: Session,
+    reference: Session,
+    images: GateSet,
+    recipe: Recipe,
+    on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
+) -> GateReport:
+    """Compare an engine with FP32 on ``images``, accuracy first, then speed in interleaved rounds.
+
+    Raises:
+        CheckFailed: The engine gave a value that is not finite.
+    """
+    differences, ious = [], []
+    ours, theirs = SodScorer(), SodScorer()
+    sample: NDArray[np.float32] | None = None
+    for k, (image, truth) in enumerate(images):
+        tensor = preprocess(image, recipe)
+        sample = tensor if sample is None else sample
+        size_hw = (image.shape[0], image.shape[1])
+        got = postprocess(_run(engine, tensor), recipe, size_hw)
+        want = postprocess(_run(reference, tensor), recipe, size_hw)
+        differences.append(float(np.abs(got.map_hw - want.map_hw).mean()))
+        ious.append(_iou(got.mask, want.mask))
+        if truth is not None:
+            ours.add(got.saliency, truth)
+            theirs.add(want.saliency, truth)
+        on_progress(k + 1, len(images))
+    assert sample is not None  # a GateSet is never empty
+    accuracy: dict[str, float | None] = {}
+    if ours.n:
+        a, b = ours.scores(), theirs.scores()
+        accuracy = {
+            "mae": a["mae"],
+            "mae_drift": abs(a["mae"] - b["mae"]),
+            "max_f": a["max_f"],
+            "max_f_drift": abs(a["max_f"] - b["max_f"]),
+        }
+    latency, fp32_latency, speedup = _time_interleaved(engine, reference, sample)
+    slower = recipe.precision != "fp32" and speedup < 1
+    return GateReport(
+        images=images.description,
+        n=len(differences),
+        map_mae=statistics.fmean(differences),
+        mask_iou=statistics.fmean(ious),
+        **accuracy,
+        latency_ms=latency,
+        fp32_latency_ms=fp32_latency,
+        speedup=speedup,
+        warnings=(
+            f"{recipe.precision} is slower than ONNX Runtime FP32 here: {latency:.1f} against {fp32_latency:.1f} ms a frame",
+        )
+        if slower
+        else (),
+    )
+
+
+def verdict(report: GateReport, recipe: Recipe) -> None:
+    """Raise :class:`~edgesod.errors.CheckFailed`, naming every bound that a report breaks."""
+    bounds = recipe.gate
+    measured = (
+        ("maps differ by", report.map_mae, bounds.map_mae),
+        ("MAE drifts by", report.mae_drift, bounds.mae_drift),
+        ("max-F drifts by", report.max_f_drift, bounds.max_f_drift),
+    )
+    broken = [f"{what} {value:.4f} (bound {bound:g})" for what, value, bound in measured if value is not None and value > bound]
+    if broken:
+        raise CheckFailed(
+            f"{recipe.name} is not faithful to FP32 on {report.n} images: {', '.join(broken)}; masks agree to IoU {report.mask_iou:.3f}",
+            hint="calibrate on images like the ones it will see (--calib DIR), or keep layers in float (quantisation.float_nodes)",
+        )
+
+
+def _run(session: Session, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    outputs = session.run({session.inputs[0].name: tensor})
+    return outputs[session.outputs[0].name]
+
+
+def _iou(a: Mask, b: Mask) -> float:
+    union = int(((a > 0) | (b > 0)).sum())
+    return float(((a > 0) & (b > 0)).sum() / union) if union else 1.0
+
+
+def _time_interleaved(engine: Session, reference: Session, tensor: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Return the median ms of both and the median over rounds of reference ÷ engine, each round's best run counting."""
+
+    def best(session: Session) -> float:
+        _run(session, tensor)  # the other runtime's threads may still be spinning: this run is not counted
+        times = []
+        for _ in range(_RUNS_A_ROUND):
+            start = time.perf_counter()
+            _run(session, tensor)
+            times.append((time.perf_counter() - start) * 1e3)
+        return min(times)
+
+    rounds = [(best(engine), best(reference)) for _ in range(_ROUNDS)]
+    ours, theirs = ([pair[k] for pair in rounds] for k in (0, 1))
+    ratio = statistics.median(b / a for a, b in rounds)
+    return round(statistics.median(ours), 3), round(statistics.median(theirs), 3), round(ratio, 3)

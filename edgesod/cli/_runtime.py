@@ -1,0 +1,64 @@
+"""Open the runtime that ``--engine``, or ``--model`` with a precision, means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgesod.cli import _output
+from edgesod.cli._source import DEFAULT_MODEL
+from edgesod.errors import UsageError
+from edgesod.recipe import Precision
+from edgesod.runtime import Runtime
+
+
+def open_runtime(
+    engine: Path | None,
+    model: str | None,
+    precision: Precision | None,
+    backend: str = "auto",
+    threads: int | None = None,
+    *,
+    build_default: bool = False,
+) -> Runtime:
+    """Open an engine folder, or a model at a precision; say which backend was chosen and why.
+
+    Args:
+        engine: An engine folder; excludes ``model`` and ``precision``.
+        model: Name of a model; U²-NetP when left out.
+        precision: INT8 when left out.
+        backend: ``"auto"`` or the backend that must be had.
+        threads: CPU threads.
+        build_default: Build the default engine when nothing was named and it is not there yet.
+    """
+    if engine is not None:
+        if model is not None or precision is not None:
+            raise UsageError("--engine names model and precision already", hint=f"--engine {engine} alone")
+        runtime = Runtime(engine, backend=backend, threads=threads)
+    else:
+        if build_default and model is None and precision is None:
+            _build_if_missing(backend, threads)
+        runtime = Runtime(model or DEFAULT_MODEL, precision=precision or "int8", backend=backend, threads=threads)
+    _output.note(f"{runtime.recipe.model} {runtime.precision}; backend {runtime.reason}")
+    return runtime
+
+
+def _build_if_missing(backend: str, threads: int | None) -> None:
+    from edgesod import assets, zoo
+    from edgesod.builder import build
+    from edgesod.manifest import FILE_NAME
+    from edgesod.recipe import recipe_for
+
+    recipe = recipe_for(DEFAULT_MODEL, "int8")
+    folder = assets.engines_root() / recipe.name
+    if (folder / FILE_NAME).is_file():
+        return
+    _output.note(f"no engine was named and {folder} is not there yet: building it")
+    with _output.progress("build") as update:
+        build(
+            recipe,
+            zoo.shipped(DEFAULT_MODEL).onnx,
+            backend=backend,
+            threads=threads,
+            on_step=_output.note,
+            on_progress=update,
+        )

@@ -1,0 +1,50 @@
+"""Put source, runtime, effect and sinks together for one run."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from edgesod.cli import _output
+from edgesod.processing.effects import apply_effect
+from edgesod.runtime import Runtime
+from edgesod.stream import PipelineReport, SheetSink, Sink, open_sink, open_source, run_pipeline
+from edgesod.types import Frame, Result
+
+
+def run_session(
+    runtime: Runtime,
+    uri: str,
+    *,
+    out: Path | None = None,
+    effect: str = "overlay",
+    sheet: Path | None = None,
+    max_frames: int | None = None,
+    stop: threading.Event | None = None,
+) -> tuple[PipelineReport, str]:
+    """Run a source through a runtime into files; return what was measured and the source's printable name."""
+    runtime.warm_up()
+    with open_source(uri) as source, _output.progress("run") as update:
+        sinks: list[Sink] = []
+        if out is not None:
+            sinks.append(open_sink(str(out), fps=source.fps))
+        if sheet is not None:
+            sinks.append(SheetSink(sheet, source.num_frames if max_frames is None else max_frames))
+        total = min(n for n in (source.num_frames, max_frames) if n is not None) if source.num_frames or max_frames else None
+
+        def show(done: int) -> None:
+            update(done, total)
+
+        def render(frame: Frame, result: Result) -> object:
+            return apply_effect(effect, frame.image, result)
+
+        report = run_pipeline(
+            source,
+            lambda frame: runtime(frame.image),
+            render if sinks else None,
+            sinks,
+            on_frame=show,
+            max_frames=max_frames,
+            stop=stop,
+        )
+        return report, source.name

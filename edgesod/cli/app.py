@@ -1,0 +1,66 @@
+"""The ``edgesod`` program: its commands, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from edgesod import __version__
+from edgesod.cli import _output
+from edgesod.errors import EdgesodError
+
+from . import bench, build, calibrate, demo, doctor, evaluate, export, inspect, models, run, train
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="edgesod",
+    help="Salient-object detection from a training set to a robot.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (run, build, bench, models, inspect, doctor, demo, calibrate, export, evaluate, train):
+    app.command(command.NAME)(command.command)
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        _output.result(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, else as :mod:`edgesod.errors` says, 130 when interrupted."""
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except EdgesodError as error:
+        if os.environ.get("EDGESOD_DEBUG"):
+            raise
+        _output.error(str(error), error.hint)
+        code = error.exit_code
+    except Exception as error:
+        # what typer raises for wrong options knows how to show itself; which class that is changed between its versions
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            code = error.exit_code
+        elif os.environ.get("EDGESOD_DEBUG"):
+            raise
+        else:
+            _output.error(
+                f"edgesod failed in a way it did not foresee: {type(error).__name__}: {error}",
+                "run it again with EDGESOD_DEBUG=1 to see where, and report it",
+            )
+            code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,40 @@
+"""``edgesod demo``: from nothing to a masked video in a few minutes, with photographs everybody may use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgesod.cli import _output
+
+NAME = "demo"
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder for the clip, the result, the sheet and the report.")] = Path("demo"),
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of the clip.")] = 8.0,
+) -> None:
+    """Build the INT8 engine, make a clip by moving a camera over four photographs, run it, and show what came out."""
+    from edgesod.bench import run_report
+    from edgesod.cli._report import print_run_report
+    from edgesod.cli._runtime import open_runtime
+    from edgesod.cli._session import run_session
+    from edgesod.files import write_atomically
+    from edgesod.stream.tour import write_tour
+
+    with open_runtime(None, None, None, build_default=True) as runtime:
+        clip = out / "clip.mp4"
+        _output.note(f"making {clip} from scikit-image's photographs")
+        write_tour(clip, seconds=seconds)
+        video, sheet = out / "out.mp4", out / "contact_sheet.png"
+        pipeline, name = run_session(runtime, str(clip), out=video, effect="overlay", sheet=sheet)
+        report = run_report(runtime, pipeline, input=name, output=str(video), effect="overlay")
+    write_atomically(out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    print_run_report(report, as_json=False)
+    if pipeline.interrupted:
+        raise KeyboardInterrupt
+    _output.result(f"look at {video} and {sheet}; the numbers are in {out / 'report.json'}")
+    _output.result("your own clip: edgesod run --video clip.mp4 --out out.mp4")

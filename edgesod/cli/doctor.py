@@ -1,0 +1,57 @@
+"""``edgesod doctor``: what works on this machine, and what to do about the rest."""
+
+from __future__ import annotations
+
+import platform
+
+from edgesod.cli import _options, _output
+
+NAME = "doctor"
+
+_OPTIONAL = (
+    ("torch", "training and your own weights", "pip install 'edgesod[train]'"),
+    ("tensorrt", "engines for NVIDIA GPUs", "pip install 'edgesod[tensorrt]', on a machine with an NVIDIA GPU"),
+)
+
+
+def command(as_json: _options.Json = False) -> None:
+    """Say which backends work here, what is installed, and how to get what is missing."""
+    from edgesod import __version__, assets, zoo
+    from edgesod.manifest import this_device, versions_here
+    from edgesod.runtime import available_backends
+    from edgesod.runtime.select import choose_backend
+
+    device = this_device()
+    rows: list[tuple[str, str, str]] = [
+        ("edgesod", __version__, ""),
+        ("Python", platform.python_version(), ""),
+        ("CPU", f"{device.name} ({device.architecture})", ""),
+        (
+            "8-bit dot product",
+            "yes" if device.int8_dot_product else "no",
+            "" if device.int8_dot_product else "INT8 engines use 7-bit weights here and gain less",
+        ),
+    ]
+    for name, state in available_backends().items():
+        rows.append((f"backend {name}", state.text, state.remedy))
+    rows.append(("used for INT8", choose_backend("int8")[1], ""))
+    for package, use, remedy in _OPTIONAL:
+        version = versions_here(package).get(package)
+        rows.append((package, version or "not installed", "" if version else f"for {use}: {remedy}"))
+    rows.append(("H.264 encoder", *_h264()))
+    rows.append(("models", ", ".join(zoo.names()) or "none", ""))
+    root = assets.engines_root()
+    built = sorted(path.parent.name for path in root.glob("*/manifest.json"))
+    rows.append((f"engines in {root}", ", ".join(built) or "none", "" if built else "edgesod build --model u2netp --int8"))
+    if as_json:
+        _output.result_json({"checks": [{"what": a, "state": b, "remedy": c} for a, b, c in rows]})
+        return
+    _output.table("", ("what", "here", "to do"), rows)
+
+
+def _h264() -> tuple[str, str]:
+    import av
+
+    if "libx264" in av.codecs_available:
+        return "libx264", ""
+    return "missing", "reinstall PyAV from its wheel: pip install --force-reinstall --only-binary :all: av"

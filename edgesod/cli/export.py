@@ -1,0 +1,32 @@
+"""``edgesod export``: torch weights to a simplified FP32 ONNX that was compared with torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgesod.cli import _options, _output
+
+NAME = "export"
+
+
+def command(
+    model: Annotated[str, typer.Option(help="The network the weights belong to.")],
+    weights: Annotated[Path, typer.Option(help="State dict: .safetensors, or .pth as the authors release them.")],
+    size: Annotated[int | None, typer.Option(min=32, help="Input height and width in pixels; the network's own by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The ONNX file; <model>-<size>.onnx by default.")] = None,
+    as_json: _options.Json = False,
+) -> None:
+    """Export weights to ONNX (opset 17, fixed shape), simplify it, and compare each step with torch; prints the file."""
+    from edgesod.cli._source import export_weights, network_recipe
+
+    recipe = network_recipe(model, "fp32", size)
+    path = out or Path(f"{recipe.name.removesuffix('-fp32')}.onnx")
+    difference = export_weights(recipe, weights, path)
+    if as_json:
+        _output.result_json({"onnx": str(path), "largest_difference": difference})
+        return
+    _output.note(f"torch and ONNX differ by at most {difference:.1e}")
+    _output.result(str(path))

@@ -1,0 +1,114 @@
+"""What we want: a recipe names a network, a size, a precision, and everything done to a picture before and after.
+
+Recipes are TOML files named ``<model>-<size>-<precision>.toml`` in ``engines/recipes/`` (inside an installed package:
+``edgesod/_recipes/``). What came of one is recorded in a :class:`~edgesod.manifest.Manifest`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgesod import assets
+from edgesod.errors import InputError
+from edgesod.files import read_toml
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Preprocessing(_Strict):
+    """From a frame to the input tensor."""
+
+    resize: Literal["halve-linear", "linear"] = "halve-linear"
+    """``halve-linear`` for our weights, ``linear`` for the authors' (:mod:`edgesod.processing.resize`)."""
+    colour: Literal["RGB", "BGR"] = "RGB"
+    """Channel order of the tensor; frames are BGR."""
+    divide_by: Literal["255", "max", "1"] = "255"
+    """``max`` divides by the image's own largest value, as the authors' scripts do: paper parity only."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted after the division, in tensor channel order."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class Postprocessing(_Strict):
+    """From the output map to mask."""
+
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    stretch: bool = False
+    """Min–max stretch each map: paper parity only, it makes an empty scene's noise fill [0, 1]."""
+
+
+class Quantisation(_Strict):
+    """How activations and weights become 8-bit integers."""
+
+    method: Literal["minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999"] = "percentile-99.999"
+    """Which of the calibration table's ranges is used."""
+    float_nodes: tuple[str, ...] = ()
+    """Names of ONNX nodes (shell patterns) that stay in floating point."""
+
+
+class GateBounds(_Strict):
+    """How far an engine may drift from FP32 before its build fails."""
+
+    map_mae: float = Field(default=0.02, gt=0)
+    """Mean absolute difference between the engine's and FP32's maps, averaged over the images."""
+    mae_drift: float = Field(default=0.005, gt=0)
+    """Growth of MAE against ground truth, where masks are given."""
+    max_f_drift: float = Field(default=0.01, gt=0)
+    """Loss of max-F against ground truth, where masks are given."""
+
+
+class Recipe(_Strict):
+    """Everything that decides what an engine is, besides weights and calibration images."""
+
+    model: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    size_hw: tuple[int, int]
+    precision: Precision
+    preprocessing: Preprocessing = Preprocessing()
+    postprocessing: Postprocessing = Postprocessing()
+    quantisation: Quantisation = Quantisation()
+    gate: GateBounds = GateBounds()
+
+    @property
+    def name(self) -> str:
+        """``<model>-<size>-<precision>``, the engine folder's name."""
+        height, width = self.size_hw
+        size = str(height) if height == width else f"{height}x{width}"
+        return f"{self.model}-{size}-{self.precision}"
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe by the name of a shipped one or by the path of a TOML file.
+
+    Raises:
+        InputError: There is no such recipe, or it is not a valid one.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = assets.recipes() / f"{name_or_path}.toml"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in assets.recipes().glob("*.toml")))
+        raise InputError(f"there is no recipe at {path}", hint=f"shipped recipes: {there}")
+    try:
+        return Recipe.model_validate(read_toml(path))
+    except ValidationError as error:
+        raise InputError(f"{path} is not a valid recipe: {error}") from error
+
+
+def recipe_for(model: str, precision: Precision) -> Recipe:
+    """Return the shipped recipe of a model at a precision.
+
+    Raises:
+        InputError: The model has no shipped recipe at that precision.
+    """
+    found = sorted(assets.recipes().glob(f"{model}-*-{precision}.toml"))
+    if not found:
+        raise InputError(f"there is no {precision} recipe for a model {model!r}", hint="see `edgesod models`")
+    return load_recipe(found[0])

@@ -1,0 +1,58 @@
+"""Packaging metadata; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "edgesod/__init__.py").read_text(encoding="utf-8")).group(1)
+
+BASE = [
+    "av>=12",
+    "matplotlib>=3.8",
+    "numpy>=1.23.5",
+    "onnx>=1.15",
+    "onnxruntime>=1.17",
+    "onnxsim>=0.4.36",
+    "opencv-python>=4.8",
+    "openvino>=2024.0; platform_machine == 'x86_64' or platform_machine == 'AMD64' or platform_machine == 'arm64'",
+    "pydantic>=2.6",
+    "rich>=13",
+    "scikit-image>=0.22",  # its freely licensed photographs: the gate's default images and the demo's clip
+    "tomli>=2; python_version < '3.11'",
+    "typer>=0.12",
+]
+EXTRAS = {
+    "train": ["lightning-fabric>=2.4", "safetensors>=0.4", "tensorboard>=2.15", "torch>=2.11"],
+    "tensorrt": ["tensorrt>=8.5", "cuda-python>=12"],  # pycuda serves as well: it has no wheels and needs the CUDA toolkit
+    "web": ["fastapi>=0.110", "uvicorn>=0.29"],
+    "dev": [
+        "mypy>=1.10",
+        "pytest>=8",
+        "ruff>=0.9",
+        "scikit-learn>=1.3",  # pysodmetrics needs it; pysodmetrics itself is installed by `make`, see there
+    ],
+}
+
+setup(
+    name="edgesod",
+    version=VERSION,
+    description="Salient-object detection from a training set to a robot: train, export, calibrate, build, run, prove.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["edgesod", "edgesod.*", "trainer", "trainer.*"]), "edgesod._recipes", "edgesod._calib"],
+    package_dir={"edgesod._recipes": "engines/recipes", "edgesod._calib": "calib"},
+    package_data={
+        "edgesod": ["py.typed", "models/*/*"],
+        "edgesod._recipes": ["*.toml"],
+        "edgesod._calib": ["*.json"],
+        "trainer": ["recipes/*.toml"],
+    },
+    install_requires=BASE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["edgesod = edgesod.cli:main"]},
+)

@@ -1,0 +1,89 @@
+"""Batches in an order that depends on the seed and the number of images seen, and on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from edgesod.processing.normalise import IMAGENET_MEAN, IMAGENET_STD
+
+from .sources import PairSource
+from .transforms import Augmentation, augment
+
+Key = tuple[int, int]  # (epoch, position in the list of stems)
+
+
+class TrainingSet(Dataset[tuple[Tensor, Tensor, str]]):
+    """Augmented pairs by ``(epoch, index)``.
+
+    Yields the image as uint8 RGB ``(3, size, size)``, the mask as uint8 ``(1, size, size)`` and the stem; normalisation
+    happens per batch in :func:`normalise_batch`, which is cheaper and keeps the hand-over between processes small.
+    """
+
+    def __init__(self, source: PairSource, stems: Sequence[str], size: int, augmentation: Augmentation, seed: int) -> None:
+        self.source, self.stems, self.size = source, list(stems), size
+        self.augmentation, self.seed = augmentation, seed
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, str]:
+        epoch, index = key
+        stem = self.stems[index]
+        rng = np.random.default_rng((self.seed, epoch, index))
+        image, mask = augment(*self.source.read(stem), self.size, self.augmentation, rng)
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None], stem
+
+
+class ResumableOrder:
+    """Endless batches of ``(epoch, index)`` keys, starting after ``seen`` images.
+
+    Each epoch is one permutation of the set, seeded by ``(seed, epoch)``; an epoch's last short batch is dropped, as is
+    the share other ranks take when ``num_ranks`` > 1.
+    """
+
+    def __init__(self, n: int, batch: int, seed: int, seen: int, rank: int = 0, num_ranks: int = 1) -> None:
+        if n < batch * num_ranks:
+            raise ValueError(f"{n} images do not fill one batch of {batch * num_ranks}")
+        self.n, self.batch, self.seed, self.seen = n, batch, seed, seen
+        self.rank, self.num_ranks = rank, num_ranks
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        whole = self.batch * self.num_ranks
+        batches_per_epoch = self.n // whole
+        step = self.seen // whole
+        while True:
+            epoch, first = divmod(step, batches_per_epoch)
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.n)
+            for k in range(first, batches_per_epoch):
+                start = k * whole + self.rank * self.batch
+                yield [(epoch, int(i)) for i in order[start : start + self.batch]]
+                step += 1
+
+
+def make_loader(dataset: TrainingSet, order: ResumableOrder, workers: int) -> DataLoader[tuple[Tensor, Tensor, list[str]]]:
+    """Return a loader over ``dataset`` in ``order``; ``workers`` processes decode ahead (0: in this one)."""
+    # spawn, not fork: the parent runs OpenMP threads, and a forked OpenCV would inherit their locked pools
+    return DataLoader(
+        dataset,
+        batch_sampler=order,  # type: ignore[arg-type]
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def normalise_batch(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return float32 ImageNet-normalised ``(N, 3, H, W)`` and float32 ``(N, 1, H, W)`` in [0, 1] from two uint8 batches."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None] * 255
+    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None] * 255
+    return (images.float() - mean) / std, masks.float() / 255
+
+
+def _quiet_worker(_: int) -> None:
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

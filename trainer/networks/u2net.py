@@ -1,0 +1,164 @@
+"""U²-Net and U²-NetP: nested U-structures that keep resolution inside every stage.
+
+Architecture and key names follow the authors' release (Qin et al., "U²-Net: Going Deeper with Nested U-Structure for
+Salient Object Detection", Pattern Recognition 106, 2020, arXiv 2005.09007), so that the official ``u2net.pth`` and
+``u2netp.pth`` load by name. Two things differ on purpose: the heads return logits (sigmoid is applied at the edge), and
+upsampling is by a fixed factor of two, which is the same arithmetic for inputs that are multiples of 32 and leaves no
+shape arithmetic in an exported graph.
+
+Tensor legend: ``x_NCHW`` float, RGB, normalised as the recipe says.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# (block depth, in, mid, out) of the eleven stages; depth 0 is the dilated RSU-4F.
+_FULL = {
+    "stage1": (7, 3, 32, 64),
+    "stage2": (6, 64, 32, 128),
+    "stage3": (5, 128, 64, 256),
+    "stage4": (4, 256, 128, 512),
+    "stage5": (0, 512, 256, 512),
+    "stage6": (0, 512, 256, 512),
+    "stage5d": (0, 1024, 256, 512),
+    "stage4d": (4, 1024, 128, 256),
+    "stage3d": (5, 512, 64, 128),
+    "stage2d": (6, 256, 32, 64),
+    "stage1d": (7, 128, 16, 64),
+}
+_SMALL = {
+    "stage1": (7, 3, 16, 64),
+    "stage2": (6, 64, 16, 64),
+    "stage3": (5, 64, 16, 64),
+    "stage4": (4, 64, 16, 64),
+    "stage5": (0, 64, 16, 64),
+    "stage6": (0, 64, 16, 64),
+    "stage5d": (0, 128, 16, 64),
+    "stage4d": (4, 128, 16, 64),
+    "stage3d": (5, 128, 16, 64),
+    "stage2d": (6, 128, 16, 64),
+    "stage1d": (7, 128, 16, 64),
+}
+
+
+class U2Net(nn.Module):
+    """The two-level nested U-structure with six side outputs and one fused output.
+
+    Args:
+        stages: ``(depth, in, mid, out)`` channels of each of the eleven stages, by name.
+
+    ``forward`` takes float ``(N, 3, H, W)`` with H and W multiples of 32 and returns seven logit maps
+    ``(N, 1, H, W)``: the fused ``d0`` first, then the side outputs ``d1`` … ``d6``.
+    """
+
+    def __init__(self, stages: dict[str, tuple[int, int, int, int]]) -> None:
+        super().__init__()
+        for name, (depth, c_in, c_mid, c_out) in stages.items():
+            self.add_module(name, RSU(depth, c_in, c_mid, c_out) if depth else RSU4F(c_in, c_mid, c_out))
+        sides = [stages[name][3] for name in ("stage1d", "stage2d", "stage3d", "stage4d", "stage5d", "stage6")]
+        for k, channels in enumerate(sides, 1):
+            self.add_module(f"side{k}", nn.Conv2d(channels, 1, 3, padding=1))
+        self.outconv = nn.Conv2d(len(sides), 1, 1)
+
+    def forward(self, x_NCHW: Tensor) -> list[Tensor]:
+        height, width = x_NCHW.shape[-2:]
+        if height % 32 or width % 32:
+            raise ValueError(f"U²-Net takes heights and widths that are multiples of 32, got {height}×{width}")
+        encoder = []
+        x = x_NCHW
+        for k in range(1, 7):
+            x = self.get_submodule(f"stage{k}")(x)
+            encoder.append(x)
+            if k < 6:
+                x = _pool(x)
+        sides = [self.get_submodule("side6")(x)]
+        for k in range(5, 0, -1):
+            x = self.get_submodule(f"stage{k}d")(torch.cat((_up(x), encoder[k - 1]), 1))
+            sides.insert(0, self.get_submodule(f"side{k}")(x))
+        maps = [sides[0]] + [_up(side, 2**k) for k, side in enumerate(sides[1:], 1)]
+        return [self.outconv(torch.cat(maps, 1)), *maps]
+
+
+class RSU(nn.Module):
+    """A residual U-block of ``depth`` levels: pools depth − 2 times, its last level is dilated."""
+
+    def __init__(self, depth: int, c_in: int, c_mid: int, c_out: int) -> None:
+        super().__init__()
+        self.depth = depth
+        self.rebnconvin = ConvBnRelu(c_in, c_out)
+        for k in range(1, depth):
+            self.add_module(f"rebnconv{k}", ConvBnRelu(c_out if k == 1 else c_mid, c_mid))
+        self.add_module(f"rebnconv{depth}", ConvBnRelu(c_mid, c_mid, dilation=2))
+        for k in range(depth - 1, 0, -1):
+            self.add_module(f"rebnconv{k}d", ConvBnRelu(2 * c_mid, c_out if k == 1 else c_mid))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x = self.rebnconvin(x)
+        levels = []
+        for k in range(1, self.depth):
+            x = self.get_submodule(f"rebnconv{k}")(x if k == 1 else _pool(x))
+            levels.append(x)
+        x = self.get_submodule(f"rebnconv{self.depth}")(x)
+        for k in range(self.depth - 1, 0, -1):
+            skip = levels[k - 1]
+            x = self.get_submodule(f"rebnconv{k}d")(torch.cat((x if k == self.depth - 1 else _up(x), skip), 1))
+        return x + residual
+
+
+class RSU4F(nn.Module):
+    """The four-level block of the deepest stages: dilation 1, 2, 4, 8 in place of pooling."""
+
+    def __init__(self, c_in: int, c_mid: int, c_out: int) -> None:
+        super().__init__()
+        self.rebnconvin = ConvBnRelu(c_in, c_out)
+        self.rebnconv1 = ConvBnRelu(c_out, c_mid)
+        self.rebnconv2 = ConvBnRelu(c_mid, c_mid, dilation=2)
+        self.rebnconv3 = ConvBnRelu(c_mid, c_mid, dilation=4)
+        self.rebnconv4 = ConvBnRelu(c_mid, c_mid, dilation=8)
+        self.rebnconv3d = ConvBnRelu(2 * c_mid, c_mid, dilation=4)
+        self.rebnconv2d = ConvBnRelu(2 * c_mid, c_mid, dilation=2)
+        self.rebnconv1d = ConvBnRelu(2 * c_mid, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.rebnconvin(x)
+        level1 = self.rebnconv1(residual)
+        level2 = self.rebnconv2(level1)
+        level3 = self.rebnconv3(level2)
+        x = self.rebnconv4(level3)
+        x = self.rebnconv3d(torch.cat((x, level3), 1))
+        x = self.rebnconv2d(torch.cat((x, level2), 1))
+        x = self.rebnconv1d(torch.cat((x, level1), 1))
+        return x + residual
+
+
+class ConvBnRelu(nn.Module):
+    """3×3 convolution, batch normalisation, ReLU, under the authors' key names."""
+
+    def __init__(self, c_in: int, c_out: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv_s1 = nn.Conv2d(c_in, c_out, 3, padding=dilation, dilation=dilation)
+        self.bn_s1 = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn_s1(self.conv_s1(x)), inplace=True)
+
+
+def _pool(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2, stride=2, ceil_mode=True)
+
+
+def _up(x: Tensor, factor: int = 2) -> Tensor:
+    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
+
+
+def u2net() -> U2Net:
+    """U²-Net, 44,009,869 parameters."""
+    return U2Net(_FULL)
+
+
+def u2netp() -> U2Net:
+    """U²-NetP, the small version, 1,131,181 parameters."""
+    return U2Net(_SMALL)
