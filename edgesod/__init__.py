@@ -43,7 +43,21 @@ _HOMES = {
     "open_source": "edgesod.stream",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [
+    "Frame",
+    "Manifest",
+    "MemorySession",
+    "Recipe",
+    "Result",
+    "Runtime",
+    "Session",
+    "__version__",
+    "build",
+    "calibrate",
+    "errors",
+    "open_sink",
+    "open_source",
+]
 
 
 def __getattr__(name: str) -> Any:

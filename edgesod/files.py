@@ -51,7 +51,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", hint="make room, or choose another place") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}", hint="make room, or choose another place"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -77,7 +79,9 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
         os.replace(temporary, folder)
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}", hint="make room, or choose another place") from error
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror or error}", hint="make room, or choose another place"
+        ) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -99,7 +103,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         InputError: It cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return values
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from error
 

@@ -107,7 +107,9 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise InputError(f"{path} is not a valid manifest: {error}", hint="build the engine again with `edgesod build`") from error
+        raise InputError(
+            f"{path} is not a valid manifest: {error}", hint="build the engine again with `edgesod build`"
+        ) from error
 
 
 def check_manifest(folder: str | Path) -> Manifest:
@@ -124,7 +126,9 @@ def check_manifest(folder: str | Path) -> Manifest:
         if not path.is_file():
             raise ManifestMismatch(f"{folder} lacks {name}, which its manifest names", hint=f"rebuild it: `{rebuild}`")
         if sha256_of(path) != manifest.sha256.get(name):
-            raise ManifestMismatch(f"{path} is not the file its manifest describes (sha256 differs)", hint=f"rebuild it: `{rebuild}`")
+            raise ManifestMismatch(
+                f"{path} is not the file its manifest describes (sha256 differs)", hint=f"rebuild it: `{rebuild}`"
+            )
     here = this_device()
     if manifest.device.architecture != here.architecture:
         raise ManifestMismatch(

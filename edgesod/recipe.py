@@ -18,6 +18,11 @@ from edgesod.files import read_toml
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""RGB channel means in [0, 1]."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""RGB channel standard deviations in [0, 1]."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,9 +37,9 @@ class Preprocessing(_Strict):
     """Channel order of the tensor; frames are BGR."""
     divide_by: Literal["255", "max", "1"] = "255"
     """``max`` divides by the image's own largest value, as the authors' scripts do: paper parity only."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
     """Subtracted after the division, in tensor channel order."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[float, float, float] = IMAGENET_STD
 
 
 class Postprocessing(_Strict):

@@ -71,9 +71,9 @@ class Result:
         if self.map_hw.shape == self.size_hw:
             return self.map_hw
         height, width = self.size_hw
-        return cv2.resize(self.map_hw, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(cv2.resize(self.map_hw, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
     @cached_property
     def mask(self) -> Mask:
         """The mask at frame size, uint8 ``(H, W)``, 255 where the saliency reaches the threshold, else 0."""
-        return (self.saliency >= self.threshold).astype(np.uint8) * np.uint8(255)
+        return np.where(self.saliency >= self.threshold, np.uint8(255), np.uint8(0))

@@ -87,7 +87,9 @@ def bench(
         warnings.append(
             f"inference time varies by {latency.cv:.1%} (over {UNSTABLE_CV:.1%}): something else runs here, or clocks are not fixed"
         )
-    return BenchReport(latency, stages, round(1e3 / stages["end_to_end"].mean, 3), (frame.shape[0], frame.shape[1]), tuple(warnings))
+    return BenchReport(
+        latency, stages, round(1e3 / stages["end_to_end"].mean, 3), (frame.shape[0], frame.shape[1]), tuple(warnings)
+    )
 
 
 def environment(device: Device) -> dict[str, object]:

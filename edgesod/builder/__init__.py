@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgesod.builder.build import build
+from edgesod.builder.engine import build
 from edgesod.builder.gate import GateSet, measure, verdict
 
 __all__ = ["GateSet", "build", "measure", "verdict"]

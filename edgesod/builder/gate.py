@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,10 +13,8 @@ from edgesod.errors import CheckFailed, InputError
 from edgesod.evaluation.metrics import SodScorer
 from edgesod.evaluation.pairs import EvaluationSet, list_images, read_image
 from edgesod.manifest import GateReport
-from edgesod.processing.postprocess import postprocess
-from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Recipe
-from edgesod.runtime import Session
+from edgesod.runtime import Runtime
 from edgesod.types import Mask
 
 _ROUNDS = 9
@@ -69,10 +66,9 @@ class GateSet:
 
 
 def measure(
-    engine: Session,
-    reference: Session,
+    engine: Runtime,
+    reference: Runtime,
     images: GateSet,
-    recipe: Recipe,
     on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
 ) -> GateReport:
     """Compare an engine with FP32 on ``images``, accuracy first, then speed in interleaved rounds.
@@ -82,13 +78,10 @@ def measure(
     """
     differences, ious = [], []
     ours, theirs = SodScorer(), SodScorer()
-    sample: NDArray[np.float32] | None = None
+    sample: NDArray[np.uint8] | None = None
     for k, (image, truth) in enumerate(images):
-        tensor = preprocess(image, recipe)
-        sample = tensor if sample is None else sample
-        size_hw = (image.shape[0], image.shape[1])
-        got = postprocess(_run(engine, tensor), recipe, size_hw)
-        want = postprocess(_run(reference, tensor), recipe, size_hw)
+        sample = image if sample is None else sample
+        got, want = engine(image), reference(image)
         differences.append(float(np.abs(got.map_hw - want.map_hw).mean()))
         ious.append(_iou(got.mask, want.mask))
         if truth is not None:
@@ -106,7 +99,7 @@ def measure(
             "max_f_drift": abs(a["max_f"] - b["max_f"]),
         }
     latency, fp32_latency, speedup = _time_interleaved(engine, reference, sample)
-    slower = recipe.precision != "fp32" and speedup < 1
+    slower = engine.precision != "fp32" and speedup < 1
     return GateReport(
         images=images.description,
         n=len(differences),
@@ -117,7 +110,7 @@ def measure(
         fp32_latency_ms=fp32_latency,
         speedup=speedup,
         warnings=(
-            f"{recipe.precision} is slower than ONNX Runtime FP32 here: {latency:.1f} against {fp32_latency:.1f} ms a frame",
+            f"{engine.precision} is slower than ONNX Runtime FP32 here: {latency:.1f} against {fp32_latency:.1f} ms a frame",
         )
         if slower
         else (),
@@ -140,27 +133,17 @@ def verdict(report: GateReport, recipe: Recipe) -> None:
         )
 
 
-def _run(session: Session, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-    outputs = session.run({session.inputs[0].name: tensor})
-    return outputs[session.outputs[0].name]
-
-
 def _iou(a: Mask, b: Mask) -> float:
     union = int(((a > 0) | (b > 0)).sum())
     return float(((a > 0) & (b > 0)).sum() / union) if union else 1.0
 
 
-def _time_interleaved(engine: Session, reference: Session, tensor: NDArray[np.float32]) -> tuple[float, float, float]:
+def _time_interleaved(engine: Runtime, reference: Runtime, image: NDArray[np.uint8]) -> tuple[float, float, float]:
     """Return the median ms of both and the median over rounds of reference ÷ engine, each round's best run counting."""
 
-    def best(session: Session) -> float:
-        _run(session, tensor)  # the other runtime's threads may still be spinning: this run is not counted
-        times = []
-        for _ in range(_RUNS_A_ROUND):
-            start = time.perf_counter()
-            _run(session, tensor)
-            times.append((time.perf_counter() - start) * 1e3)
-        return min(times)
+    def best(runtime: Runtime) -> float:
+        runtime(image)  # the other runtime's threads may still be spinning: this run is not counted
+        return min(runtime(image).times_ms["inference"] for _ in range(_RUNS_A_ROUND))
 
     rounds = [(best(engine), best(reference)) for _ in range(_ROUNDS)]
     ours, theirs = ([pair[k] for pair in rounds] for k in (0, 1))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgesod.cli import _output
 from edgesod.processing.effects import apply_effect
 from edgesod.runtime import Runtime
@@ -29,13 +32,13 @@ def run_session(
         if out is not None:
             sinks.append(open_sink(str(out), fps=source.fps))
         if sheet is not None:
-            sinks.append(SheetSink(sheet, source.num_frames if max_frames is None else max_frames))
+            sinks.append(SheetSink(sheet))
         total = min(n for n in (source.num_frames, max_frames) if n is not None) if source.num_frames or max_frames else None
 
-        def show(done: int) -> None:
-            update(done, total)
+        def show(frame: Frame, _: Result) -> None:
+            update(frame.index + 1, total)
 
-        def render(frame: Frame, result: Result) -> object:
+        def render(frame: Frame, result: Result) -> NDArray[np.uint8]:
             return apply_effect(effect, frame.image, result)
 
         report = run_pipeline(

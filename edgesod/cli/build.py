@@ -19,12 +19,18 @@ def command(
     fp16: _options.Fp16 = False,
     bf16: _options.Bf16 = False,
     int8: _options.Int8 = False,
-    recipe_file: Annotated[Path | None, typer.Option("--recipe", help="A recipe of your own (TOML) in place of model and precision.")] = None,
+    recipe_file: Annotated[
+        Path | None, typer.Option("--recipe", help="A recipe of your own (TOML) in place of model and precision.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Your own weights of --model (.pth, .safetensors); needs torch.")] = None,
     onnx: Annotated[Path | None, typer.Option(help="Your own FP32 ONNX.")] = None,
     size: Annotated[int | None, typer.Option(min=32, help="With --weights: input height and width in pixels.")] = None,
-    calib: Annotated[Path | None, typer.Option(help="INT8: a folder of images to calibrate on, or a table from `edgesod calibrate`.")] = None,
-    verify: Annotated[Path | None, typer.Option(help="Images for the gate, with masks if you have them (images/ and masks/).")] = None,
+    calib: Annotated[
+        Path | None, typer.Option(help="INT8: a folder of images to calibrate on, or a table from `edgesod calibrate`.")
+    ] = None,
+    verify: Annotated[
+        Path | None, typer.Option(help="Images for the gate, with masks if you have them (images/ and masks/).")
+    ] = None,
     backend: _options.Backend = "auto",
     threads: _options.Threads = None,
     out: Annotated[Path | None, typer.Option(help="Where engine folders go: $EDGESOD_ENGINES, else engines/.")] = None,
@@ -42,7 +48,9 @@ def command(
     precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
     if recipe_file is not None and precision is not None:
         raise UsageError("--recipe names the precision already", hint=f"leave out --{precision}")
-    source = recipe_and_onnx(model=model, precision=precision or "int8", recipe_file=recipe_file, weights=weights, onnx=onnx, size=size)
+    source = recipe_and_onnx(
+        model=model, precision=precision or "int8", recipe_file=recipe_file, weights=weights, onnx=onnx, size=size
+    )
     with source as (recipe, fp32_onnx), _output.progress("build") as update:
         folder = build(
             recipe,
@@ -75,5 +83,7 @@ def command(
         f"gate passed on {gate.n} images ({gate.images}): maps differ by {gate.map_mae:.4f}, masks agree to IoU {gate.mask_iou:.3f}"
         + (f", max-F drift {gate.max_f_drift:.4f}, MAE drift {gate.mae_drift:.4f}" if gate.max_f_drift is not None else "")
     )
-    _output.note(f"{gate.latency_ms:.1f} ms a frame, {gate.speedup:.2f} times ONNX Runtime FP32 ({gate.fp32_latency_ms:.1f} ms)")
+    _output.note(
+        f"{gate.latency_ms:.1f} ms a frame, {gate.speedup:.2f} times ONNX Runtime FP32 ({gate.fp32_latency_ms:.1f} ms)"
+    )
     _output.result(str(folder))

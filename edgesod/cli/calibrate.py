@@ -32,7 +32,9 @@ def command(
     path = out or Path(f"{recipe.name.removesuffix('-int8')}.json")
     table.write(path)
     if as_json:
-        _output.result_json({"table": str(path), "images": table.num_images, "tensors": len(table.ranges), "onnx_sha256": table.onnx_sha256})
+        _output.result_json(
+            {"table": str(path), "images": table.num_images, "tensors": len(table.ranges), "onnx_sha256": table.onnx_sha256}
+        )
         return
     _output.note(f"{len(table.ranges)} tensors over {table.num_images} images")
     _output.result(str(path))

@@ -15,7 +15,9 @@ NAME = "export"
 def command(
     model: Annotated[str, typer.Option(help="The network the weights belong to.")],
     weights: Annotated[Path, typer.Option(help="State dict: .safetensors, or .pth as the authors release them.")],
-    size: Annotated[int | None, typer.Option(min=32, help="Input height and width in pixels; the network's own by default.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=32, help="Input height and width in pixels; the network's own by default.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The ONNX file; <model>-<size>.onnx by default.")] = None,
     as_json: _options.Json = False,
 ) -> None:

@@ -14,13 +14,17 @@ NAME = "run"
 
 
 def command(
-    source: Annotated[str | None, typer.Argument(metavar="[INPUT]", help="Camera number, video, picture, folder, img_%04d.png, rtsp://…")] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="[INPUT]", help="Camera number, video, picture, folder, img_%04d.png, rtsp://…")
+    ] = None,
     camera: Annotated[int | None, typer.Option(min=0, help="A camera by number.")] = None,
     video: Annotated[str | None, typer.Option(help="A video file.")] = None,
     image: Annotated[str | None, typer.Option(help="A picture or a folder of pictures.")] = None,
     out: Annotated[Path | None, typer.Option(help="A video (.mp4, .mkv), a picture, or a folder for pictures.")] = None,
     effect: Annotated[str, typer.Option(help="overlay, mask, cutout, blur or green.")] = "overlay",
-    contact_sheet: Annotated[Path | None, typer.Option(help="Also write a sheet of eight frames across the run (.png).")] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Also write a sheet of eight frames across the run (.png).")
+    ] = None,
     engine: _options.Engine = None,
     model: _options.Model = None,
     fp32: _options.Fp32 = False,

@@ -14,7 +14,9 @@ NAME = "train"
 
 
 def command(
-    data: Annotated[list[str], typer.Option(help="Folder with images/ and masks/, or a tar of one; may be given several times.")],
+    data: Annotated[
+        list[str], typer.Option(help="Folder with images/ and masks/, or a tar of one; may be given several times.")
+    ],
     out: Annotated[Path, typer.Option(help="The run's folder: checkpoints and log.")],
     model: Annotated[str | None, typer.Option(help="Network; the recipe's by default.")] = None,
     recipe: Annotated[str, typer.Option(help="Name of a shipped training recipe, or a TOML file.")] = "u2netp-fast",

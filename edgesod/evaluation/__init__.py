@@ -1,0 +1,22 @@
+"""Scores of saliency maps, the sets they are scored on, and the pictures and tables made of them."""
+
+from __future__ import annotations
+
+from .curves import draw_curves, write_curves
+from .metrics import Curves, SodScorer
+from .pairs import EvaluationSet
+from .published import compare_with_published, published_scores
+from .scoring import accumulate_folder, score_folder, score_predictions
+
+__all__ = [
+    "Curves",
+    "EvaluationSet",
+    "SodScorer",
+    "accumulate_folder",
+    "compare_with_published",
+    "draw_curves",
+    "published_scores",
+    "score_folder",
+    "score_predictions",
+    "write_curves",
+]

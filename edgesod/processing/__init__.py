@@ -1,0 +1,1 @@
+"""Pixels to tensor, tensor to map, map to picture: NumPy and OpenCV only."""

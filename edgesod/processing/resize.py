@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 ResizeMode = Literal["halve-linear", "linear"]
 
 
-def resize_image(
-    image: NDArray[np.uint8], size_hw: tuple[int, int], mode: ResizeMode = "halve-linear"
-) -> NDArray[np.uint8]:
+def resize_image(image: NDArray[np.uint8], size_hw: tuple[int, int], mode: ResizeMode = "halve-linear") -> NDArray[np.uint8]:
     """Stretch an image to a size.
 
     Args:
@@ -34,10 +32,10 @@ def resize_image(
     if mode == "halve-linear":
         while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
             half_wh = (image.shape[1] // 2, image.shape[0] // 2)
-            image = cv2.resize(image, half_wh, interpolation=cv2.INTER_AREA)
+            image = np.asarray(cv2.resize(image, half_wh, interpolation=cv2.INTER_AREA), np.uint8)
     if image.shape[:2] == (height, width):
         return image
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def resize_map(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
@@ -45,4 +43,4 @@ def resize_map(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArr
     height, width = size_hw
     if saliency.shape == (height, width):
         return saliency
-    return cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)

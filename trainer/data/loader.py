@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from edgesod.processing.normalise import IMAGENET_MEAN, IMAGENET_STD
+from edgesod.evaluation.pairs import EvaluationSet
+from edgesod.recipe import IMAGENET_MEAN, IMAGENET_STD
 
-from .sources import PairSource
 from .transforms import Augmentation, augment
 
 Key = tuple[int, int]  # (epoch, position in the list of stems)
@@ -24,7 +26,7 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, str]]):
     happens per batch in :func:`normalise_batch`, which is cheaper and keeps the hand-over between processes small.
     """
 
-    def __init__(self, source: PairSource, stems: Sequence[str], size: int, augmentation: Augmentation, seed: int) -> None:
+    def __init__(self, source: EvaluationSet, stems: Sequence[str], size: int, augmentation: Augmentation, seed: int) -> None:
         self.source, self.stems, self.size = source, list(stems), size
         self.augmentation, self.seed = augmentation, seed
 
@@ -32,7 +34,8 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, str]]):
         epoch, index = key
         stem = self.stems[index]
         rng = np.random.default_rng((self.seed, epoch, index))
-        image, mask = augment(*self.source.read(stem), self.size, self.augmentation, rng)
+        image_BGR, mask = self.source.read(stem)
+        image, mask = augment(cv2.cvtColor(image_BGR, cv2.COLOR_BGR2RGB), mask, self.size, self.augmentation, rng)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None], stem
 
 
@@ -83,7 +86,6 @@ def normalise_batch(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _quiet_worker(_: int) -> None:
-    import cv2
-
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides when to end
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edgesod.errors import UsageError
+
 from .terms import TERMS
 
 
@@ -17,7 +19,7 @@ class LossParts:
 
     Attributes:
         total: The scalar to differentiate.
-        parts: ``"d0/bce"`` → detached scalar tensor, for every output and term.
+        parts: ``"d0/bce"`` → detached scalar tensor, for every output and term, before weighting.
     """
 
     total: Tensor
@@ -27,27 +29,39 @@ class LossParts:
 class DeepSupervision:
     """Weighted sum of loss terms over a network's outputs.
 
+    U²-Net is published with ``{"bce": 1}``, BASNet and BAPoolNet with ``{"bce": 1, "ssim": 1, "iou": 1}``, every output
+    weighing 1. PoolNet and SRM sum cross-entropy over pixels where ``bce`` averages, which a learning rate of their own absorbs.
+
     Args:
-        terms: Term name → weight, such as ``{"bce": 1.0, "iou": 1.0}``.
-        output_weights: One weight per output, fused map first; ``None`` means 1 each.
+        terms: Term name → weight.
+        output_weights: One weight per output, the prediction first; ``None`` means 1 each.
+
+    Raises:
+        UsageError: No term, an unknown one, or, when called, another number of outputs than weights.
     """
 
     def __init__(self, terms: dict[str, float], output_weights: Sequence[float] | None = None) -> None:
-        if unknown := terms.keys() - TERMS.keys():
-            raise ValueError(f"unknown loss term {sorted(unknown)}: there are {sorted(TERMS)}")
+        unknown = sorted(terms.keys() - TERMS.keys())
+        if unknown or not terms:
+            what = f"unknown loss terms {unknown}" if unknown else "a loss of no terms"
+            raise UsageError(what, hint=f"loss terms: {', '.join(sorted(TERMS))}")
         self.terms = dict(terms)
         self.output_weights = list(output_weights) if output_weights is not None else None
 
     def __call__(self, outputs: Sequence[Tensor], truth: Tensor) -> LossParts:
-        """Return the loss of logit maps ``(N, 1, H, W)`` against truth ``(N, 1, H, W)`` in [0, 1]."""
-        weights = self.output_weights or [1.0] * len(outputs)
+        """Return the loss of logit maps ``(N, 1, H, W)`` against truth ``(N, 1, H, W)`` in [0, 1].
+
+        Half-precision logits are widened to float32 first; float64 stays float64.
+        """
+        weights = self.output_weights if self.output_weights is not None else [1.0] * len(outputs)
         if len(weights) != len(outputs):
-            raise ValueError(f"{len(weights)} output weights for a network of {len(outputs)} outputs")
-        total = torch.zeros((), device=truth.device)
+            raise UsageError(f"{len(weights)} output weights for a network of {len(outputs)} outputs", hint="give one for each")
+        weighted = []
         parts: dict[str, Tensor] = {}
         for k, (logits, weight) in enumerate(zip(outputs, weights, strict=True)):
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             for name, term_weight in self.terms.items():
-                value = TERMS[name](logits.float(), truth)
-                total = total + weight * term_weight * value
+                value = TERMS[name](logits, truth.to(logits.dtype))
+                weighted.append(weight * term_weight * value)
                 parts[f"d{k}/{name}"] = value.detach()
-        return LossParts(total, parts)
+        return LossParts(torch.stack(weighted).sum(), parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .registry import create, load_weights, names
+from .config import NetworkConfig
+from .registry import config, create, freeze_batch_norm, load_backbone, load_weights, names
 
-__all__ = ["create", "load_weights", "names"]
+__all__ = ["NetworkConfig", "config", "create", "freeze_batch_norm", "load_backbone", "load_weights", "names"]

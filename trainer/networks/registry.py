@@ -1,37 +1,49 @@
-"""Networks by name and weights from a file: the only place that knows what there is."""
+"""Networks by name, their records, and weights from a file: the only place that knows what there is."""
 
 from __future__ import annotations
 
 import os
-import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgesod.errors import InputError, UsageError
 
-from . import u2net
+from . import basnet, poolnet, srm, u2net
+from .config import NetworkConfig
+from .resnet import Backbone
 
-_NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "u2net": u2net.u2net,
-    "u2netp": u2net.u2netp,
-}
+_CONFIGS = {record.name: record for family in (basnet, poolnet, srm, u2net) for record in family.CONFIGS}
 
 
 def names() -> list[str]:
     """Return the names that :func:`create` knows, sorted."""
-    return sorted(_NETWORKS)
+    return sorted(_CONFIGS)
+
+
+def config(name: str) -> NetworkConfig:
+    """Return the record of a network.
+
+    Raises:
+        UsageError: There is no network of that name.
+    """
+    if name not in _CONFIGS:
+        raise UsageError(f"there is no network {name!r}", hint=f"networks: {', '.join(names())}")
+    return _CONFIGS[name]
 
 
 def create(name: str) -> nn.Module:
-    """Return a freshly initialised network."""
-    if name not in _NETWORKS:
-        raise UsageError(f"there is no network {name!r}", hint=f"networks: {', '.join(names())}")
-    return _NETWORKS[name]()
+    """Return a freshly initialised network.
+
+    Every network takes float ``(N, 3, H, W)`` and returns a list of logit maps ``(N, 1, H, W)``, the prediction first; a size
+    it cannot take is a ``ValueError``.
+
+    Raises:
+        UsageError: There is no network of that name.
+    """
+    return config(name).constructor()
 
 
 def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -39,40 +51,88 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Args:
         module: What :func:`create` returned.
-        path: A ``.safetensors`` file, or a ``.pth`` as the authors release them.
+        path: A ``.safetensors`` file, or a ``.pth`` as the authors release them. No code in it is run.
 
     Raises:
         InputError: The file is missing, is not a state dict, or its names or shapes do not fit. Only a ``module.`` prefix
-            and missing ``num_batches_tracked`` counters are tolerated.
+            and missing ``num_batches_tracked`` counters are tolerated. ``module`` is as it was.
     """
-    state = {name.removeprefix("module."): value for name, value in _read_state(Path(path)).items()}
-    wanted = module.state_dict()
-    for name in wanted.keys() - state.keys():
-        if name.endswith(".num_batches_tracked"):
-            state[name] = wanted[name]
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    shapes = [n for n in wanted.keys() & state.keys() if wanted[n].shape != state[n].shape]
-    if missing or extra or shapes:
-        raise InputError(
-            f"{path} does not fit the network: {len(missing)} keys missing {missing[:3]}, {len(extra)} unknown {extra[:3]}, "
-            f"{len(shapes)} of another shape {sorted(shapes)[:3]}",
-            hint="name the network these weights belong to with --model",
+    state = _read_state(Path(path))
+    _require_fit(module.state_dict(), state, path, hint="name the network these weights belong to with --model")
+    module.load_state_dict(state, strict=False)
+
+
+def load_backbone(module: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load ImageNet weights into the backbone of a network that has one, and freeze its batch normalisation where due.
+
+    Args:
+        module: A BASNet, which takes torchvision's ResNet-34, or a PoolNet or BAPoolNet, which take Caffe's ResNet-50 under
+            torchvision's names. A torchvision ResNet-50 has the same names and shapes and cannot be told apart, but its
+            strides lie elsewhere.
+        path: The state dict, ``.safetensors`` or ``.pth``, with or without the classifier.
+
+    Raises:
+        UsageError: The network has no ImageNet backbone.
+        InputError: The file is missing, is not a state dict, or is not that backbone. ``module`` is as it was.
+    """
+    backbone: Backbone | None = getattr(module, "backbone", None)
+    if backbone is None:
+        raise UsageError(
+            f"{type(module).__name__} has no ImageNet backbone to load", hint="leave the backbone out: it trains from scratch"
         )
-    module.load_state_dict(state)
+    wanted = {
+        theirs + key.removeprefix(ours): value
+        for key, value in module.state_dict().items()
+        for ours, theirs in backbone.keys.items()
+        if key.startswith(ours)
+    }
+    state = {key: value for key, value in _read_state(Path(path)).items() if not key.startswith(backbone.unused)}
+    _require_fit(wanted, state, path, hint="BASNet takes torchvision's resnet34, the PoolNets Caffe's resnet50")
+    with torch.no_grad():
+        for key, value in state.items():
+            wanted[key].copy_(value)
+    if backbone.freezes_batch_norm:
+        freeze_batch_norm(module)
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Stop learning batch normalisation: no gradient for scale and shift, and statistics as they are.
+
+    A resumed run has to ask for it again, for a checkpoint does not hold it. Networks that train so keep it through
+    ``module.train()``.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.requires_grad_(False).eval()
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"there is no weights file at {path}")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what unpickling damaged bytes raises is anybody's guess
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"{path} cannot be read as a state dict: {str(error).splitlines()[0]}",
+            f"{path} cannot be read as a state dict: {reason}",
             hint="give a .safetensors file, or a .pth that holds nothing but a state dict",
         ) from error
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} holds a {type(state).__name__}, not a state dict of tensors")
-    return state
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(
+            f"{path} holds a {type(state).__name__} that is not a state dict of tensors",
+            hint="save the network's state_dict() alone",
+        )
+    wrapped = all(key.startswith("module.") for key in state)
+    return {key.removeprefix("module."): value for key, value in state.items()} if wrapped else state
+
+
+def _require_fit(wanted: dict[str, Tensor], state: dict[str, Tensor], path: str | os.PathLike[str], *, hint: str) -> None:
+    missing = sorted(key for key in wanted.keys() - state.keys() if not key.endswith(".num_batches_tracked"))
+    extra = sorted(state.keys() - wanted.keys())
+    shapes = sorted(key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape)
+    if missing or extra or shapes:
+        raise InputError(
+            f"{path} does not fit the network: {len(missing)} keys missing {missing[:3]}, {len(extra)} unknown {extra[:3]}, "
+            f"{len(shapes)} of another shape {shapes[:3]}",
+            hint=hint,
+        )

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .config import AUTHORS_IMAGENET, NetworkConfig, Paper, Scores, Speed
+from .layers import halve, require_multiple_of_32, upsample
+
 # (block depth, in, mid, out) of the eleven stages; depth 0 is the dilated RSU-4F.
 _FULL = {
     "stage1": (7, 3, 32, 64),
@@ -64,21 +67,19 @@ class U2Net(nn.Module):
         self.outconv = nn.Conv2d(len(sides), 1, 1)
 
     def forward(self, x_NCHW: Tensor) -> list[Tensor]:
-        height, width = x_NCHW.shape[-2:]
-        if height % 32 or width % 32:
-            raise ValueError(f"U²-Net takes heights and widths that are multiples of 32, got {height}×{width}")
+        require_multiple_of_32(x_NCHW, "U²-Net")
         encoder = []
         x = x_NCHW
         for k in range(1, 7):
             x = self.get_submodule(f"stage{k}")(x)
             encoder.append(x)
             if k < 6:
-                x = _pool(x)
+                x = halve(x)
         sides = [self.get_submodule("side6")(x)]
         for k in range(5, 0, -1):
-            x = self.get_submodule(f"stage{k}d")(torch.cat((_up(x), encoder[k - 1]), 1))
+            x = self.get_submodule(f"stage{k}d")(torch.cat((upsample(x), encoder[k - 1]), 1))
             sides.insert(0, self.get_submodule(f"side{k}")(x))
-        maps = [sides[0]] + [_up(side, 2**k) for k, side in enumerate(sides[1:], 1)]
+        maps = [sides[0]] + [upsample(side, 2**k) for k, side in enumerate(sides[1:], 1)]
         return [self.outconv(torch.cat(maps, 1)), *maps]
 
 
@@ -99,12 +100,12 @@ class RSU(nn.Module):
         residual = x = self.rebnconvin(x)
         levels = []
         for k in range(1, self.depth):
-            x = self.get_submodule(f"rebnconv{k}")(x if k == 1 else _pool(x))
+            x = self.get_submodule(f"rebnconv{k}")(x if k == 1 else halve(x))
             levels.append(x)
         x = self.get_submodule(f"rebnconv{self.depth}")(x)
         for k in range(self.depth - 1, 0, -1):
             skip = levels[k - 1]
-            x = self.get_submodule(f"rebnconv{k}d")(torch.cat((x if k == self.depth - 1 else _up(x), skip), 1))
+            x = self.get_submodule(f"rebnconv{k}d")(torch.cat((x if k == self.depth - 1 else upsample(x), skip), 1))
         return x + residual
 
 
@@ -146,14 +147,6 @@ class ConvBnRelu(nn.Module):
         return F.relu(self.bn_s1(self.conv_s1(x)), inplace=True)
 
 
-def _pool(x: Tensor) -> Tensor:
-    return F.max_pool2d(x, 2, stride=2, ceil_mode=True)
-
-
-def _up(x: Tensor, factor: int = 2) -> Tensor:
-    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
-
-
 def u2net() -> U2Net:
     """U²-Net, 44,009,869 parameters."""
     return U2Net(_FULL)
@@ -162,3 +155,52 @@ def u2net() -> U2Net:
 def u2netp() -> U2Net:
     """U²-NetP, the small version, 1,131,181 parameters."""
     return U2Net(_SMALL)
+
+
+_PAPER = Paper(
+    "U²-Net: Going Deeper with Nested U-Structure for Salient Object Detection", "Pattern Recognition 106, 2020", "2005.09007"
+)
+_OUTPUTS = ("d0", "d1", "d2", "d3", "d4", "d5", "d6")
+
+CONFIGS = (
+    NetworkConfig(
+        name="u2net",
+        constructor=u2net,
+        size_hw=(320, 320),
+        preprocessing=AUTHORS_IMAGENET,
+        outputs=_OUTPUTS,
+        num_parameters=44_009_869,
+        repository="xuebinqin/U-2-Net",
+        licence="Apache-2.0",
+        paper=_PAPER,
+        scores={
+            "DUTS-TE": Scores(0.873, 0.044, 0.804, 0.861, 0.765),
+            "ECSSD": Scores(0.951, 0.033, 0.910, 0.928, 0.836),
+            "HKU-IS": Scores(0.935, 0.031),
+            "DUT-OMRON": Scores(0.823, 0.054),
+            "PASCAL-S": Scores(0.859, 0.074),
+            "SOD": Scores(0.861, 0.108),
+        },
+        speeds=(Speed(30, (320, 320), "GTX 1080 Ti", "arXiv 2005.09007 abstract"),),
+    ),
+    NetworkConfig(
+        name="u2netp",
+        constructor=u2netp,
+        size_hw=(320, 320),
+        preprocessing=AUTHORS_IMAGENET,
+        outputs=_OUTPUTS,
+        num_parameters=1_131_181,
+        repository="xuebinqin/U-2-Net",
+        licence="Apache-2.0",
+        paper=_PAPER,
+        scores={
+            "DUTS-TE": Scores(0.852, 0.054, 0.763, 0.847, 0.723),
+            "ECSSD": Scores(0.943, 0.041, 0.885, 0.918, 0.808),
+            "HKU-IS": Scores(0.928, 0.037),
+            "DUT-OMRON": Scores(0.813, 0.060),
+            "PASCAL-S": Scores(0.849, 0.086),
+            "SOD": Scores(0.841, 0.124),
+        },
+        speeds=(Speed(40, (320, 320), "GTX 1080 Ti", "arXiv 2005.09007 abstract"),),
+    ),
+)

@@ -48,7 +48,8 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise OutputError(
-            f"cannot write the checkpoint {final}: {error}", hint="make room or choose another --out; the last checkpoint is intact"
+            f"cannot write the checkpoint {final}: {error}",
+            hint="make room or choose another --out; the last checkpoint is intact",
         ) from error
     for old in checkpoints(run)[:-_KEEP]:
         shutil.rmtree(old, ignore_errors=True)

@@ -16,9 +16,10 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from edgesod.errors import CheckFailed, InputError
+from edgesod.evaluation.pairs import EvaluationSet
 from trainer import networks
 from trainer.data.loader import ResumableOrder, TrainingSet, make_loader, normalise_batch
-from trainer.data.sources import PairSource, hold_out
+from trainer.data.split import hold_out
 from trainer.data.transforms import Augmentation
 from trainer.losses import DeepSupervision, LossParts
 
@@ -75,7 +76,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.out, self.workers, self.on_progress = recipe, out, workers, on_progress
         self.fabric = Fabric(precision=_FABRIC_PRECISION[recipe.precision])  # type: ignore[arg-type]
-        self.source = PairSource(data)
+        self.source = EvaluationSet(*data)
         self.stems, held = hold_out(self.source.stems)
         self.held = held[:: max(1, len(held) // recipe.validate_images)]
         self.seen = 0
@@ -164,7 +165,15 @@ class Trainer:
 
     def _log(self, loss: LossParts, rate: float, speed: float) -> None:
         parts = {name: round(float(value), 5) for name, value in loss.parts.items()}
-        self._append({"seen": self.seen, "loss": round(float(loss.total.detach()), 5), "lr": rate, "images_per_s": round(speed, 2), **parts})
+        self._append(
+            {
+                "seen": self.seen,
+                "loss": round(float(loss.total.detach()), 5),
+                "lr": rate,
+                "images_per_s": round(speed, 2),
+                **parts,
+            }
+        )
 
     def _validate(self, size: int, speed: float, loss: float) -> None:
         if not self.fabric.is_global_zero:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import torch
 from torch import nn
 
 from edgesod.evaluation.metrics import SodScorer
+from edgesod.evaluation.pairs import EvaluationSet
 from edgesod.processing.resize import resize_image, resize_map
 from trainer.data.loader import normalise_batch
-from trainer.data.sources import PairSource
 
 
 @torch.no_grad()
-def validate(model: nn.Module, source: PairSource, stems: Sequence[str], size: int) -> dict[str, float]:
+def validate(model: nn.Module, source: EvaluationSet, stems: Sequence[str], size: int) -> dict[str, float]:
     """Return the scores of ``model`` (in evaluation mode) on ``stems``, maps brought back to each mask's own size."""
     device = next(model.parameters()).device
     scorer = SodScorer()
     for stem in stems:
-        image, mask = source.read(stem)
-        pixels = torch.from_numpy(resize_image(image, (size, size))).permute(2, 0, 1)[None].to(device)
+        image_BGR, mask = source.read(stem)
+        small = cv2.cvtColor(resize_image(image_BGR, (size, size)), cv2.COLOR_BGR2RGB)
+        pixels = torch.from_numpy(small).permute(2, 0, 1)[None].to(device)
         x, _ = normalise_batch(pixels, pixels[:, :1])
         logits = model(x.contiguous(memory_format=torch.channels_last))[0]
         saliency = torch.sigmoid(logits.float())[0, 0].cpu().numpy()

@@ -13,7 +13,7 @@ from edgesod.errors import InputError, StaleError
 from edgesod.files import replacing_folder, sha256_of
 from edgesod.manifest import Manifest, Tensor, this_device, versions_here
 from edgesod.recipe import Recipe
-from edgesod.runtime import choose_backend, open_session
+from edgesod.runtime import Runtime, choose_backend, open_session
 
 from .gate import GateSet, measure, verdict
 
@@ -74,12 +74,13 @@ def build(
         for file in work.iterdir():
             hashes[file.name] = sha256_of(file)
         on_step(f"gate: {len(gate_set)} images, {gate_set.description}")
+        session = open_session(work / engine_file, recipe.precision, name, threads)
+        inputs, outputs = session.inputs, session.outputs
         with (
-            open_session(work / engine_file, recipe.precision, name, threads) as engine,
-            open_session(work / _FP32, "fp32", "onnxruntime", threads) as reference,
+            Runtime.from_session(session, recipe) as engine,
+            Runtime.from_session(open_session(work / _FP32, "fp32", "onnxruntime", threads), recipe) as reference,
         ):
-            report = measure(engine, reference, gate_set, recipe, on_progress)
-            inputs, outputs = engine.inputs, engine.outputs
+            report = measure(engine, reference, gate_set, on_progress)
         verdict(report, recipe)
         Manifest(
             recipe=recipe,

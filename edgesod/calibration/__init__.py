@@ -1,0 +1,7 @@
+"""Activation ranges over real images, and the typed ONNX files made from them: FP16 graphs and INT8 graphs with Q/DQ."""
+
+from __future__ import annotations
+
+from .calibrate import calibrate
+
+__all__ = ["calibrate"]

@@ -1,0 +1,78 @@
+"""The images of a calibration set, as the network's input tensors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesod.errors import InputError
+from edgesod.evaluation.pairs import Place
+from edgesod.processing.preprocess import preprocess
+from edgesod.recipe import Recipe
+
+log = logging.getLogger("edgesod.calibration")
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+class CalibrationImages:
+    """Images of a folder at any depth, sorted, evenly thinned out to a limit.
+
+    Iterating yields ``(name, tensor)``: the path within the folder and float32 ``(1, 3, H, W)`` as the recipe preprocesses
+    it. What cannot be decoded is skipped with a warning, once, and counted.
+
+    Args:
+        folder: Where the images are.
+        recipe: Gives size and preprocessing.
+        limit: Largest number of images.
+
+    Attributes:
+        folder: As given.
+        files: What is tried.
+        unreadable: What could not be decoded so far.
+
+    Raises:
+        InputError: There is no such folder or no image in it; while iterating, none of them can be decoded.
+    """
+
+    def __init__(self, folder: str | Path, recipe: Recipe, limit: int = 128) -> None:
+        self.folder = Path(folder)
+        self._recipe = recipe
+        if not self.folder.is_dir():
+            raise InputError(f"there is no folder of images at {self.folder}")
+        found = sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+        if not found:
+            raise InputError(
+                f"there is no image in {self.folder}",
+                hint=f"calibrate on 32 or more images like the ones it will see ({', '.join(sorted(_SUFFIXES))})",
+            )
+        count = min(limit, len(found))
+        self.files = [found[k * len(found) // count] for k in range(count)]
+        self.unreadable: set[Path] = set()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def num_read(self) -> int:
+        """How many images were not found unreadable."""
+        return len(self.files) - len(self.unreadable)
+
+    def __iter__(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        for path in self.files:
+            if path in self.unreadable:
+                continue
+            name = path.relative_to(self.folder).as_posix()
+            try:
+                image = Place(path, name).read_colour()
+            except InputError as error:
+                log.warning("left out of calibration: %s", error)
+                self.unreadable.add(path)
+                continue
+            yield name, preprocess(image, self._recipe)
+        if not self.num_read:
+            raise InputError(f"none of the {len(self.files)} images tried in {self.folder} can be decoded")

@@ -1,0 +1,142 @@
+"""Which tensors of a network are quantised: CPUs and TensorRT want different ones.
+
+``cpu``
+    Unsigned 8 bits with a zero point. Whole chains stay in 8 bits: every convolution, and the concatenation, resizing,
+    pooling and addition between them, each with its output quantised after the ReLU that follows it.
+``tensorrt``
+    Signed 8 bits, symmetric. Inputs of convolutions only, one pair per tensor for all of them, and the residual branch of
+    an addition; nothing between convolution and ReLU, nothing around pooling, resizing and concatenation, through which
+    TensorRT moves the pairs by itself. Convolutions that make maps stay in float.
+
+In both, what follows the convolutions that make maps stays in float, sigmoid or softmax included. The files are not
+interchangeable: OpenVINO computes wrong maps from the signed one, and ONNX Runtime runs it slower than FP32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+import onnx
+
+from ._graph import Graph
+from .table import Range
+
+Scheme = Literal["cpu", "tensorrt"]
+
+_BETWEEN = {"Concat", "Resize", "MaxPool", "Add", "AveragePool"}
+"""What CPU backends compute in 8 bits between two convolutions."""
+_SAME_SCALE = {"Resize", "MaxPool"}
+"""These run on the integers as they are where their output takes their input's scale."""
+_MAP_CHANNELS = 2
+"""A convolution with no more output channels than this makes a map: logits, where an 8-bit step shows."""
+
+
+@dataclass
+class Plan:
+    """What to quantise.
+
+    Attributes:
+        signed: Whether activations are int8 around zero, and biases float; else uint8 with a zero point, and biases int32.
+        range_of: Range of a tensor that carries a pair.
+        readers: Tensor that carries a pair → names of the nodes that read it through the pair.
+        convs: Names of the convolutions whose weights are quantised.
+    """
+
+    signed: bool
+    range_of: Callable[[str], Range]
+    readers: dict[str, set[str]] = field(default_factory=dict)
+    convs: set[str] = field(default_factory=set)
+
+    def read(self, tensor: str, node: onnx.NodeProto) -> None:
+        """Let a node read a tensor through its pair."""
+        self.readers.setdefault(tensor, set()).add(node.name)
+
+
+def plan(graph: Graph, scheme: Scheme, range_of: Callable[[str], Range], float_nodes: Collection[str]) -> Plan:
+    """Return what a scheme quantises in a graph.
+
+    A tensor that was zero on every calibration image has no known scale, so what reads it stays in float.
+    """
+    return (_plan_cpu if scheme == "cpu" else _plan_tensorrt)(graph, range_of, float_nodes)
+
+
+def _plan_cpu(graph: Graph, range_of: Callable[[str], Range], float_nodes: Collection[str]) -> Plan:
+    consumers = graph.consumers()
+    made: dict[str, str] = {}  # tensor made in 8 bits → tensor whose range it takes
+    found = Plan(signed=False, range_of=lambda tensor: range_of(made.get(tensor, tensor)))
+    for node in graph.nodes:
+        if node.name in float_nodes:
+            continue
+        if node.op_type == "Conv":
+            inputs = [node.input[0]]
+            if not _is_quantisable(node, graph, range_of) or (_makes_map(node, graph) and inputs[0] not in made):
+                continue
+            found.convs.add(node.name)
+        elif node.op_type in _BETWEEN:
+            inputs = list(node.input) if node.op_type in ("Concat", "Add") else [node.input[0]]
+            if made.keys().isdisjoint(inputs) or not all(_is_known(tensor, graph, range_of) for tensor in inputs):
+                continue
+        else:
+            continue
+        for tensor in inputs:
+            found.read(tensor, node)
+        output = node.output[0]
+        readers = consumers.get(output, [])
+        if len(readers) == 1 and readers[0].op_type == "Relu" and output not in graph.outputs:
+            output = readers[0].output[0]  # the ReLU becomes the lower end of the unsigned range
+        if _makes_map(node, graph) or output in graph.outputs or not _is_known(output, graph, range_of):
+            continue
+        made[output] = made.get(inputs[0], inputs[0]) if node.op_type in _SAME_SCALE else output
+        for reader in consumers.get(
+            output, []
+        ):  # float readers too: backends fuse a node only if its pair is all that reads it
+            found.read(output, reader)
+    return found
+
+
+def _plan_tensorrt(graph: Graph, range_of: Callable[[str], Range], float_nodes: Collection[str]) -> Plan:
+    found = Plan(signed=True, range_of=range_of)
+    for node in graph.nodes:
+        if node.op_type != "Conv" or node.name in float_nodes or _makes_map(node, graph):
+            continue
+        if _is_quantisable(node, graph, range_of):
+            found.convs.add(node.name)
+            found.read(node.input[0], node)
+    for node in graph.nodes:
+        if node.op_type == "Add" and node.name not in float_nodes:
+            branch = _residual_branch(node, graph, found)
+            if branch is not None and _is_known(branch, graph, range_of):
+                found.read(branch, node)
+    return found
+
+
+def _residual_branch(add: onnx.NodeProto, graph: Graph, so_far: Plan) -> str | None:
+    """Return the input of an addition to quantise so that it fuses with the convolution that makes the other one."""
+    from_conv = [_maker(tensor, graph) in so_far.convs for tensor in add.input]
+    if sum(from_conv) == 1:
+        return add.input[from_conv.index(False)]
+    if all(from_conv):  # both fuse; one that a convolution reads carries a pair already
+        return next((tensor for tensor in reversed(add.input) if tensor in so_far.readers), None)
+    return None
+
+
+def _maker(tensor: str, graph: Graph) -> str:
+    """Return the name of the node that makes a tensor, of the one before where that is a ReLU; empty for inputs."""
+    node = graph.producer.get(tensor)
+    if node is not None and node.op_type == "Relu":
+        node = graph.producer.get(node.input[0])
+    return str(node.name) if node is not None else ""
+
+
+def _is_quantisable(conv: onnx.NodeProto, graph: Graph, range_of: Callable[[str], Range]) -> bool:
+    return all(name in graph.constants for name in conv.input[1:]) and _is_known(conv.input[0], graph, range_of)
+
+
+def _is_known(tensor: str, graph: Graph, range_of: Callable[[str], Range]) -> bool:
+    return tensor not in graph.constants and range_of(tensor) != (0.0, 0.0)
+
+
+def _makes_map(node: onnx.NodeProto, graph: Graph) -> bool:
+    return node.op_type == "Conv" and graph.shapes[node.output[0]][1] <= _MAP_CHANNELS

@@ -1,0 +1,130 @@
+"""Score a folder of saliency maps, or a stream of predictions, against masks.
+
+Both stretch each map to [0, 1] by default, as every published evaluation does; give ``stretch=False`` to judge a network
+the way a stream shows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesod.errors import InputError
+from edgesod.evaluation.metrics import SodScorer
+from edgesod.evaluation.pairs import Place, find_masks
+from edgesod.processing.resize import resize_image
+
+_SHARE = 16  # pictures that travel to a worker at a time
+
+
+def score_folder(
+    maps_dir: str | Path,
+    masks_dir: str | Path,
+    *,
+    stretch: bool = True,
+    full: bool = True,
+    jobs: int | None = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float]:
+    """Score the maps of a folder against the masks of the same stem; the scores are :meth:`SodScorer.scores`.
+
+    See :func:`accumulate_folder` for the arguments and errors.
+    """
+    scorer = accumulate_folder(maps_dir, masks_dir, stretch=stretch, full=full, jobs=jobs, on_progress=on_progress)
+    return scorer.scores()
+
+
+def accumulate_folder(
+    maps_dir: str | Path,
+    masks_dir: str | Path,
+    *,
+    stretch: bool = True,
+    full: bool = True,
+    jobs: int | None = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SodScorer:
+    """Return a scorer that has seen a folder's maps, for its scores and its curves.
+
+    A map of another size than its mask is brought to the mask's, bilinearly. Maps without a mask are left alone. The
+    result does not depend on ``jobs``.
+
+    Args:
+        maps_dir: Folder of greyscale maps, 8 bits.
+        masks_dir: Folder of masks, or a set as :class:`EvaluationSet` reads it.
+        stretch: Min–max stretch each map.
+        full: Also compute the weighted F, the S- and the E-measure.
+        jobs: Processes; 1 is this one alone, ``None`` one per core. A script that asks for several has to guard its
+            start with ``if __name__ == "__main__"``, since they are spawned.
+        on_progress: Called in this thread with the numbers of pictures done and in all.
+
+    Raises:
+        InputError: A folder holds no image, a mask has no map, or a file cannot be decoded.
+    """
+    maps, masks = find_masks(maps_dir), find_masks(masks_dir)
+    if missing := sorted(masks.keys() - maps.keys()):
+        raise InputError(
+            f"{len(missing)} of {len(masks)} masks have no map in {maps_dir}, such as {missing[0]!r}",
+            hint="write one map per image, under the image's own stem",
+        )
+    pairs = [(maps[stem], masks[stem]) for stem in sorted(masks)]
+    shares = [(pairs[i : i + _SHARE], stretch, full) for i in range(0, len(pairs), _SHARE)]
+    jobs = min(jobs or _num_cores(), len(shares))
+    if jobs == 1:
+        return _merge(map(_score_share, shares), len(pairs), full, on_progress)
+    # spawned, not forked: the caller may run threads whose locks a fork would copy
+    with ProcessPoolExecutor(jobs, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        return _merge(pool.map(_score_share, shares), len(pairs), full, on_progress)
+
+
+def score_predictions(
+    pairs: Iterable[tuple[NDArray[np.float32] | NDArray[np.uint8], NDArray[np.uint8]]],
+    *,
+    stretch: bool = True,
+    full: bool = True,
+) -> dict[str, float]:
+    """Score maps as they come from a network; memory does not grow with their number.
+
+    Args:
+        pairs: Map, float in [0, 1] or uint8, and truth, uint8, both ``(H, W)`` of the same size.
+        stretch: Min–max stretch each map.
+        full: Also compute the weighted F, the S- and the E-measure.
+
+    Returns:
+        :meth:`SodScorer.scores`.
+    """
+    scorer = SodScorer(full=full)
+    for saliency, truth in pairs:
+        scorer.add(saliency, truth, stretch=stretch)
+    return scorer.scores()
+
+
+def _score_share(share: tuple[list[tuple[Place, Place]], bool, bool]) -> SodScorer:
+    pairs, stretch, full = share
+    scorer = SodScorer(full=full)
+    for map_file, mask_file in pairs:
+        truth = mask_file.read_grey()
+        height, width = truth.shape
+        scorer.add(resize_image(map_file.read_grey(), (height, width), "linear"), truth, stretch=stretch)
+    return scorer
+
+
+def _merge(parts: Iterable[SodScorer], total: int, full: bool, on_progress: Callable[[int, int], None] | None) -> SodScorer:
+    scorer = SodScorer(full=full)
+    for part in parts:
+        scorer.merge(part)
+        if on_progress:
+            on_progress(scorer.n, total)
+    return scorer
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,40 @@
+"""Simplify an exported graph: fold what is constant at a fixed shape, shape arithmetic first of all."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import onnx
+import onnxsim  # type: ignore[import-untyped]
+
+from edgesod.files import replacing
+
+log = logging.getLogger("edgesod.export")
+
+
+def simplify_onnx(source: str | Path, target: str | Path) -> None:
+    """Write ``source`` simplified by onnxsim to ``target``; where onnxsim fails, a warning is logged and a copy written.
+
+    Raises:
+        OutputError: ``target`` cannot be written.
+    """
+    model = onnx.load(source)
+    simplified = _simplified(model)
+    with replacing(target) as temporary:
+        onnx.save(model if simplified is None else simplified, temporary)
+
+
+def _simplified(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    try:
+        simplified: onnx.ModelProto
+        simplified, is_right = onnxsim.simplify(model)
+        onnx.checker.check_model(simplified)
+    except Exception as error:  # a C++ library: anything may come out of it, and the plain file is as good
+        log.warning("onnxsim failed (%s); the graph stays as torch wrote it", error)
+        return None
+    if not is_right:
+        log.warning("onnxsim changed what the network computes; the graph stays as torch wrote it")
+        return None
+    simplified.ir_version = model.ir_version
+    return simplified

@@ -1,0 +1,125 @@
+"""OpenVINO on the CPU: the fastest INT8 there, and bf16 where the CPU has it."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgesod.errors import BackendError, InputError
+from edgesod.recipe import Precision
+from edgesod.runtime.session import Arrays, Session
+from edgesod.runtime.threads import resolve_threads
+from edgesod.types import TensorSpec
+
+
+def _import_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    Merely importing it writes a client id to the home folder and reports the import to Google Analytics from a forked
+    process, asking nobody. Without this package it falls back to a stub.
+    """
+    telemetry = "openvino_telemetry"
+    if telemetry in sys.modules:
+        import openvino  # type: ignore[import-untyped]
+
+        return openvino
+    sys.modules[telemetry] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        del sys.modules[telemetry]
+    return openvino
+
+
+ov = _import_openvino()
+
+NAME = "openvino"
+
+_DEVICE = "CPU"
+
+
+class OpenVinoSession(Session):
+    """Compile an ONNX file whose shapes are fixed for this CPU.
+
+    Args:
+        path: The ONNX file. INT8 must have unsigned 8-bit activations: OpenVINO gives wrong maps on signed ones without
+            saying so.
+        precision: ``fp32`` and ``int8`` compute what is not quantised in fp32, and so does ``fp16``, because CPUs have
+            hardly any fp16 arithmetic; ``bf16`` computes everything in bf16. It is always set: left alone, OpenVINO
+            turns fp32 into bf16 wherever it can.
+        threads: CPU threads; every physical core this process may use where ``None``.
+
+    Raises:
+        BackendError: ``bf16`` on a CPU without it, or OpenVINO cannot compile the network.
+        InputError: The file is not a network, or a shape is not fixed.
+    """
+
+    def __init__(self, path: Path, precision: Precision, threads: int | None = None) -> None:
+        if precision == "bf16" and "BF16" not in capabilities():
+            raise BackendError(
+                f"this CPU has no bf16 arithmetic: OpenVINO finds {', '.join(capabilities())}", hint="use fp32 or int8"
+            )
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": resolve_threads(threads),
+        }
+        model = _read(path)
+        super().__init__(NAME, map(_spec, model.inputs), map(_spec, model.outputs))
+        try:
+            self._request = _core().compile_model(model, _DEVICE, settings).create_infer_request()
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO cannot compile {path}: {_last_line(error)}", hint="use the onnxruntime backend"
+            ) from error
+
+    def _run(self, feeds: Arrays) -> Arrays:
+        # inputs are read in place; outputs are copied, because the request writes to the same memory every time
+        results = self._request.infer(feeds, share_inputs=True, share_outputs=False)
+        return {spec.name: results[k] for k, spec in enumerate(self.outputs)}
+
+    def _close(self) -> None:
+        self._request = None
+
+
+@cache
+def capabilities() -> tuple[str, ...]:
+    """Return the arithmetic this CPU offers in OpenVINO's words, such as ``FP32``, ``BF16``, ``INT8``."""
+    return tuple(_core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
+
+
+@cache
+def _core() -> Any:
+    return ov.Core()
+
+
+def _read(path: Path) -> Any:
+    # by the ONNX reader alone: given a file that is no network, the general one tries them all, and some write to stderr
+    from openvino.frontend import FrontEndManager  # type: ignore[import-untyped]
+
+    reader = FrontEndManager().load_by_framework("onnx")
+    try:
+        model = reader.convert(reader.load(str(path)))
+    except Exception as error:  # its exception types share no base but this one
+        raise InputError(f"OpenVINO cannot read {path}: {_last_line(error)}", hint="check it with `edgesod inspect`") from error
+    if not model.inputs or not model.outputs:
+        raise InputError(f"{path} holds no network: it has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
+    return model
+
+
+def _spec(port: Any) -> TensorSpec:
+    # the node keeps the ONNX name, where the tensor may have collected several
+    name = port.node.friendly_name.removesuffix("/sink_port_0")
+    if port.partial_shape.is_dynamic:
+        raise InputError(
+            f"{name!r} has the shape {port.partial_shape}, which is not fixed",
+            hint="export the network at one size: `edgesod export`",
+        )
+    return TensorSpec(name, tuple(port.shape), port.element_type.to_dtype().name)
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

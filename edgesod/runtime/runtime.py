@@ -1,0 +1,262 @@
+"""Frames in, results out: an engine with everything its recipe says around it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesod import assets
+from edgesod.errors import BackendError, InputError, ManifestMismatch, UsageError
+from edgesod.manifest import FILE_NAME, Manifest, check_manifest
+from edgesod.processing.postprocess import postprocess
+from edgesod.processing.preprocess import as_bgr, preprocess
+from edgesod.recipe import Precision, Recipe, recipe_for
+from edgesod.runtime.select import AUTO, choose_backend, open_session
+from edgesod.runtime.session import Session
+from edgesod.types import Result, TensorSpec
+
+if TYPE_CHECKING:
+    from edgesod.stream import Source
+
+DEFAULT_PRECISION: Precision = "int8"
+
+_WARM_UP_RUNS = 2
+
+log = logging.getLogger("edgesod.runtime")
+
+
+class Runtime:
+    """Find the salient object in frames.
+
+    Args:
+        engine: An engine folder, or the name of a shipped model. It is a folder when it is a path object, contains a path
+            separator, or exists.
+        precision: For a model name: ``fp32`` runs the shipped ONNX, the others the engine built from it; ``int8`` where
+            ``None``. An engine folder has its own.
+        backend: ``"auto"``, or the name of a backend that must be had. An engine folder has its own.
+        threads: CPU threads; every physical core this process may use where ``None``.
+
+    Attributes:
+        recipe: What the engine is and what is done around it.
+        precision: The recipe's.
+        size_hw: Height and width of the network's input.
+        backend: Name of the backend.
+        reason: Why that one, in a sentence that starts with its name.
+
+    One frame at a time; threads that share a runtime wait for each other.
+
+    Raises:
+        InputError: There is no such engine or model, or its input is not one image or its output not one map.
+        ManifestMismatch: The engine folder's files, this machine or the engine's tensors are not what its manifest says.
+        BackendError: The backend cannot be had, or is not the one the engine was built for.
+        UsageError: Another precision than the engine folder's was asked for.
+    """
+
+    def __init__(
+        self,
+        engine: str | os.PathLike[str],
+        precision: Precision | None = None,
+        backend: str = AUTO,
+        threads: int | None = None,
+    ) -> None:
+        if _is_folder(engine):
+            self._open_folder(Path(engine), precision, backend, threads)
+            return
+        recipe = recipe_for(str(engine), precision or DEFAULT_PRECISION)
+        if recipe.precision == "fp32":
+            name, reason = choose_backend("fp32", backend)
+            onnx = assets.models() / recipe.model / f"{recipe.model}.onnx"
+            self._adopt(open_session(onnx, "fp32", name, threads), recipe, reason)
+            return
+        folder = assets.engines_root() / recipe.name
+        if not (folder / FILE_NAME).is_file():
+            raise InputError(
+                f"{recipe.name} has not been built: there is no engine in {folder}",
+                hint=f"edgesod build --model {recipe.model} --{recipe.precision}",
+            )
+        self._open_folder(folder, recipe.precision, backend, threads)
+
+    @classmethod
+    def from_session(cls, session: Session, recipe: Recipe) -> Runtime:
+        """Wrap a session, which then belongs to the runtime and is closed with it.
+
+        Args:
+            session: Takes one float32 ``(1, 3, h, w)`` of the recipe's size, returns one float32 ``(1, 1, h, w)`` in
+                [0, 1], under any names.
+            recipe: What is done before and after.
+
+        Raises:
+            InputError: The session's inputs and outputs are something else.
+        """
+        runtime = cls.__new__(cls)
+        runtime._adopt(session, recipe, f"{session.backend}: given as a session")
+        return runtime
+
+    @overload
+    def __call__(self, image: NDArray[Any]) -> Result: ...
+
+    @overload
+    def __call__(self, image: Sequence[NDArray[Any]]) -> list[Result]: ...
+
+    def __call__(self, image: NDArray[Any] | Sequence[NDArray[Any]]) -> Result | list[Result]:
+        """Find the salient object in one frame, or in each of several.
+
+        Args:
+            image: uint8 BGR ``(H, W, 3)``, or anything :func:`~edgesod.processing.preprocess.as_bgr` takes; or a list or
+                tuple of such.
+
+        Returns:
+            A result, or a list of as many; ``times_ms`` has ``preprocess``, ``inference`` and ``postprocess``.
+
+        Raises:
+            InputError: Not a picture.
+            CheckFailed: The network gave values that are not finite.
+            BackendError: The runtime is closed.
+        """
+        if isinstance(image, list | tuple):
+            return [self._run(one) for one in image]
+        return self._run(image)
+
+    def stream(self, source: str | os.PathLike[str] | Source) -> Iterator[Result]:
+        """Yield a result with its ``frame`` for each frame of a source, which is closed at the end.
+
+        A thread reads ahead; of a live source only the newest frame is kept, of the others every one.
+
+        Args:
+            source: What :func:`~edgesod.stream.open_source` takes, or what it returned.
+
+        Raises:
+            InputError: The source cannot be read.
+            SourceLost: A live source went away.
+        """
+        from edgesod.stream import Capture, open_source  # cameras and videos are of no concern to who brings own frames
+
+        opened = open_source(source) if isinstance(source, (str, os.PathLike)) else source
+        with Capture(opened) as frames:
+            for frame in frames:
+                result = self._run(frame.image)
+                result.frame = frame
+                yield result
+
+    def warm_up(self) -> None:
+        """Run a black frame, so that the first real one is as fast as the rest."""
+        for _ in range(_WARM_UP_RUNS):
+            self._run(np.zeros((*self.size_hw, 3), np.uint8))
+
+    def close(self) -> None:
+        """Free the engine, after a frame that is under way; safe to call twice."""
+        with self._lock:
+            self._session.close()
+            self._is_closed = True
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _open_folder(self, folder: Path, precision: Precision | None, backend: str, threads: int | None) -> None:
+        manifest = check_manifest(folder)
+        if precision not in (None, manifest.precision):
+            raise UsageError(
+                f"{folder} is an {manifest.precision} engine, {precision} was asked for", hint="name one of the two"
+            )
+        if backend not in (AUTO, manifest.backend):
+            raise BackendError(
+                f"{folder} was built for {manifest.backend}, {backend} was asked for",
+                hint=f"edgesod build --model {manifest.recipe.model} --{manifest.precision} --backend {backend}",
+            )
+        name, _ = choose_backend(manifest.precision, manifest.backend)
+        session = open_session(folder / manifest.engine_file, manifest.precision, name, threads)
+        try:
+            _check_manifest_tensors(folder, manifest, session)
+        except ManifestMismatch:
+            session.close()
+            raise
+        self._adopt(session, manifest.recipe, f"{name}: what {folder.name} was built and measured with")
+
+    def _adopt(self, session: Session, recipe: Recipe, reason: str) -> None:
+        try:
+            _check_tensors(session, recipe)
+        except InputError:
+            session.close()
+            raise
+        self.recipe = recipe
+        self.precision = recipe.precision
+        self.size_hw = recipe.size_hw
+        self.backend = session.backend
+        self.reason = reason
+        self._session = session
+        self._input, self._output = session.inputs[0].name, session.outputs[0].name
+        self._tensor = np.empty(session.inputs[0].shape, np.float32)
+        self._lock = threading.Lock()
+        self._is_closed = False
+        log.debug("%s opened, %s", recipe.name, reason)
+
+    def _run(self, image: Any) -> Result:
+        with self._lock:
+            if self._is_closed:
+                raise BackendError("this runtime is closed", hint="open another one")
+            began = time.perf_counter()
+            bgr = as_bgr(image)
+            preprocess(bgr, self.recipe, self._tensor)
+            prepared = time.perf_counter()
+            output = self._session.run({self._input: self._tensor})[self._output]
+            inferred = time.perf_counter()
+            result = postprocess(output, self.recipe, (bgr.shape[0], bgr.shape[1]))
+            ended = time.perf_counter()
+        result.times_ms = {
+            "preprocess": (prepared - began) * 1e3,
+            "inference": (inferred - prepared) * 1e3,
+            "postprocess": (ended - inferred) * 1e3,
+        }
+        return result
+
+
+def _is_folder(engine: str | os.PathLike[str]) -> bool:
+    if not isinstance(engine, str):
+        return True
+    return os.sep in engine or "/" in engine or Path(engine).is_dir()
+
+
+def _check_tensors(session: Session, recipe: Recipe) -> None:
+    """Raise unless the network takes one image of the recipe's size and returns one map."""
+    wanted_in, wanted_out = (1, 3, *recipe.size_hw), (1, 1)
+    fits_in = len(session.inputs) == 1 and (session.inputs[0].shape, session.inputs[0].dtype) == (wanted_in, "float32")
+    if not fits_in:
+        raise InputError(
+            f"{recipe.name} takes one float32 image {wanted_in}, this network takes {_listed(session.inputs)}",
+            hint="export it at the recipe's size: `edgesod export`",
+        )
+    output = session.outputs[0] if len(session.outputs) == 1 else None
+    if output is None or len(output.shape) != 4 or output.shape[:2] != wanted_out or output.dtype != "float32":
+        raise InputError(
+            f"a saliency network returns one float32 map (1, 1, h, w), this one returns {_listed(session.outputs)}",
+            hint="export the fused map alone: `edgesod export`",
+        )
+
+
+def _check_manifest_tensors(folder: Path, manifest: Manifest, session: Session) -> None:
+    for what, found, recorded in (
+        ("inputs", session.inputs, manifest.inputs),
+        ("outputs", session.outputs, manifest.outputs),
+    ):
+        said = tuple(TensorSpec(t.name, t.shape, t.dtype) for t in recorded)
+        if found != said:
+            raise ManifestMismatch(
+                f"the manifest of {folder} says the {what} are {_listed(said)}, the engine has {_listed(found)}",
+                hint=f"rebuild it: `edgesod build --model {manifest.recipe.model} --{manifest.precision}`",
+            )
+
+
+def _listed(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in specs) or "nothing"

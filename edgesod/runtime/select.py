@@ -1,0 +1,162 @@
+"""Which backend runs what here, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from edgesod.errors import BackendError, InputError, UsageError
+from edgesod.manifest import versions_here
+from edgesod.recipe import Precision
+from edgesod.runtime.session import Session
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class BackendState:
+    """Whether a backend works here.
+
+    Attributes:
+        is_usable: Whether it can be loaded.
+        text: Its version, or what is wrong.
+        remedy: The command that mends it; empty where nothing is wrong.
+    """
+
+    is_usable: bool
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class _Backend:
+    module: str
+    remedy: str
+    why: dict[Precision, str]
+    """Precisions it runs, and what speaks for it at each."""
+
+
+_BACKENDS = {
+    "openvino": _Backend(
+        "edgesod.runtime.openvino_session",
+        "pip install openvino",
+        {
+            "fp32": "as fast as any at fp32, in half the memory",
+            "fp16": "reads fp16 weights and computes in fp32",
+            "bf16": "runs bf16, which this CPU has",
+            "int8": "runs int8 fastest on CPUs",
+        },
+    ),
+    "onnxruntime": _Backend(
+        "edgesod.runtime.onnxruntime_session",
+        "pip install onnxruntime",
+        {
+            "fp32": "runs fp32 everywhere",
+            "fp16": "reads fp16 weights and computes in fp32",
+            "int8": "runs int8 everywhere",
+        },
+    ),
+}
+"""By name, the preferred one first."""
+
+
+def choose_backend(precision: Precision, requested: str = AUTO) -> tuple[str, str]:
+    """Choose what runs an engine of some precision.
+
+    Args:
+        precision: The engine's.
+        requested: ``"auto"``, or the name of a backend that must be had.
+
+    Returns:
+        The backend's name and the reason in a sentence that starts with it.
+
+    Raises:
+        BackendError: What was requested is not installed or cannot do it; nothing else is chosen in its place. With
+            ``"auto"``: no backend can.
+        UsageError: There is no backend of that name.
+    """
+    if requested == "tensorrt":
+        raise BackendError(
+            "engines for TensorRT are not built by this version", hint=f"--backend {AUTO}, or one of: {', '.join(_BACKENDS)}"
+        )
+    if requested != AUTO:
+        if requested not in _BACKENDS:
+            raise UsageError(f"there is no backend {requested!r}", hint=f"backends: {AUTO}, {', '.join(_BACKENDS)}")
+        if problem := _problem(requested, precision):
+            raise BackendError(f"{requested} cannot be used: {problem.text}", hint=problem.remedy)
+        return requested, f"{requested}: asked for, {_BACKENDS[requested].why[precision]}"
+    problems: dict[str, BackendState] = {}
+    for name, backend in _BACKENDS.items():
+        problem = _problem(name, precision)
+        if problem is None:
+            passed_over = "".join(f"; {other} is not used: {state.text}" for other, state in problems.items())
+            return name, f"{name}: installed, {backend.why[precision]}{passed_over}"
+        problems[name] = problem
+    raise BackendError(
+        f"nothing here runs {precision}: " + "; ".join(f"{name}: {state.text}" for name, state in problems.items()),
+        hint=next((state.remedy for state in problems.values() if state.remedy), "choose another precision"),
+    )
+
+
+def open_session(path: str | Path, precision: Precision, backend: str = AUTO, threads: int | None = None) -> Session:
+    """Load an ONNX file into a backend.
+
+    Args:
+        path: ONNX with fixed shapes, of the types that ``precision`` means; for ``bf16`` an fp32 one.
+        precision: What it is run at.
+        backend: ``"auto"``, or the name of a backend that must be had.
+        threads: CPU threads; every physical core this process may use where ``None``.
+
+    Raises:
+        BackendError: The backend cannot be had, or cannot do this.
+        InputError: The file is missing or not a network of fixed shapes.
+        UsageError: There is no such backend, or fewer than one thread was asked for.
+    """
+    name, _ = choose_backend(precision, backend)
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no ONNX file at {path}")
+    if name == "openvino":
+        from edgesod.runtime.openvino_session import OpenVinoSession
+
+        return OpenVinoSession(path, precision, threads)
+    from edgesod.runtime.onnxruntime_session import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(path, precision, threads)
+
+
+def available_backends() -> dict[str, BackendState]:
+    """Try to load every backend and return how each one fares, by name, the preferred one first."""
+    return {name: _state(name) for name in _BACKENDS}
+
+
+def _problem(name: str, precision: Precision) -> BackendState | None:
+    """Return what keeps a backend from running a precision here, or ``None``."""
+    if precision not in _BACKENDS[name].why:
+        return BackendState(False, f"it does not run {precision} on CPUs", "choose another precision or backend")
+    state = _state(name)
+    if not state.is_usable:
+        return state
+    if precision == "bf16":
+        found = _load(name).capabilities()
+        if "BF16" not in found:
+            return BackendState(False, f"this CPU has no bf16, it offers {', '.join(found)}", "use fp32 or int8")
+    return None
+
+
+def _state(name: str) -> BackendState:
+    try:
+        _load(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.split(".")[0] == name:
+            return BackendState(False, "it is not installed", _BACKENDS[name].remedy)
+        return BackendState(False, f"it does not load: {error}", f"{_BACKENDS[name].remedy} --force-reinstall")
+    except (ImportError, OSError) as error:
+        return BackendState(False, f"it does not load: {error}", f"{_BACKENDS[name].remedy} --force-reinstall")
+    return BackendState(True, versions_here(name).get(name, "installed"))
+
+
+def _load(name: str) -> ModuleType:
+    return import_module(_BACKENDS[name].module)

@@ -1,0 +1,54 @@
+"""The grammar that names sources and sinks (jetson-utils' own), and the form of a name that is safe to print."""
+
+from __future__ import annotations
+
+import re
+
+SOURCES = "0 · camera:0 · v4l2:///dev/video0 · rtsp://… · http://… · clip.mp4 · picture.jpg · folder/ · img_%04d.png"
+"""What :func:`edgesod.open_source` takes, for messages."""
+
+SINKS = "out.mp4 (.mov, .mkv) · out.png (.jpg, .webp, .bmp, .tiff) · folder/ · out_%04d.png · null"
+"""What :func:`edgesod.open_sink` takes, for messages."""
+
+IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
+VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv"))
+"""Containers a sink can write; a source opens whatever FFmpeg reads."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_NUMBER = re.compile(r"%0?(\d*)[di]")
+
+
+def scheme_of(uri: str) -> str:
+    """Return the scheme in lower case, or nothing for a plain path."""
+    found = _SCHEME.match(uri)
+    return found[1].lower() if found else ""
+
+
+def redacted(uri: str) -> str:
+    """Return ``uri`` without user, password and query.
+
+    Everything up to the last ``@`` goes, because a password may hold any sign; the query goes, because cameras take
+    tokens there.
+    """
+    if not scheme_of(uri):
+        return uri
+    return re.sub(r"\?.*", "?…", re.sub(r"(?<=://).*@", "***@", uri, flags=re.DOTALL), flags=re.DOTALL)
+
+
+def is_sequence(name: str) -> bool:
+    """Tell whether a file name holds exactly one number pattern such as ``%04d`` or ``%i``."""
+    return len(_NUMBER.findall(name)) == 1 and name.count("%") == 1
+
+
+def sequence_name(pattern: str, number: int) -> str:
+    """Return the file name number ``number`` of a pattern such as ``img_%04d.png``."""
+    return _NUMBER.sub(lambda found: str(number).zfill(int(found[1] or 0)), pattern)
+
+
+def sequence_regex(pattern: str) -> re.Pattern[str]:
+    """Return what matches the file names of a pattern, its one group being the number."""
+    found = _NUMBER.search(pattern)
+    if found is None:
+        raise ValueError(f"{pattern!r} holds no number pattern such as %04d")
+    digits = rf"(\d{{{int(found[1] or 1)},}})"
+    return re.compile(re.escape(pattern[: found.start()]) + digits + re.escape(pattern[found.end() :]))

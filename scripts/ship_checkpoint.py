@@ -1,0 +1,96 @@
+"""Make a trained checkpoint the shipped model: EMA weights, FP32 ONNX, calibration table, model card.
+
+    python scripts/ship_checkpoint.py --checkpoint RUN/checkpoint-000040000 --sod SOD --calib IMAGES [--note TEXT]
+
+``SOD`` holds ``images/`` and ``masks/`` of the SOD set: it is scored, never selected on. ``IMAGES`` is a folder of training
+images for the calibration table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from edgesod import assets
+from edgesod.calibration import calibrate
+from edgesod.cli._source import export_weights, network_recipe
+from edgesod.evaluation import EvaluationSet, SodScorer
+from edgesod.files import read_json, sha256_of, write_atomically
+from edgesod.recipe import recipe_for
+from edgesod.runtime import Runtime
+from trainer import networks
+
+LICENCE_NOTE = (
+    "Trained on DUTS-TR, whose images come from ImageNet DET and SUN and are for research; no licence file comes with them. "
+    "The weights carry that note, as the authors' own do. No training image is shipped."
+)
+
+
+def main() -> None:
+    """Write everything under ``edgesod/models/<name>/`` and ``calib/``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--sod", type=Path, required=True)
+    parser.add_argument("--calib", type=Path, required=True)
+    parser.add_argument("--calib-images", type=int, default=128)
+    parser.add_argument("--history", type=Path, nargs="*", default=[], help="log.jsonl of each run that led here, in order")
+    parser.add_argument("--note", default="")
+    options = parser.parse_args()
+
+    record = read_json(options.checkpoint / "record.json")
+    name = record["recipe"]["network"]
+    folder = assets.models() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"{name}.safetensors"
+    shutil.copyfile(options.checkpoint / "ema.safetensors", weights)
+
+    recipe = network_recipe(name, "fp32", None)
+    onnx = folder / f"{name}.onnx"
+    difference = export_weights(recipe, weights, onnx)
+    print(f"exported: torch and ONNX differ by at most {difference:.1e}")
+
+    table = calibrate(onnx, recipe_for(name, "int8"), options.calib, limit=options.calib_images)
+    table.write(assets.tables() / f"{recipe.name.removesuffix('-fp32')}.json")
+    print(f"calibrated on {table.num_images} images")
+
+    scorer = SodScorer()
+    with Runtime(name, precision="fp32") as runtime:
+        for _, image, truth in EvaluationSet(options.sod):
+            scorer.add(runtime(image).saliency, truth)
+    scores = scorer.scores()
+    print(f"SOD: {scores}")
+    card = {
+        "name": name,
+        "parameters": sum(p.numel() for p in networks.create(name).parameters()),
+        "sha256": {weights.name: sha256_of(weights), onnx.name: sha256_of(onnx)},
+        "data": "DUTS-TR without the hold-out sorted(stems)[::20]: 10,025 of 10,553 pairs, longest side at most 352 pixels",
+        "training": {
+            "note": options.note,
+            "last_recipe": record["recipe"],
+            "images_seen_by_run": [_seen(log) for log in options.history],
+        },
+        "hold_out": [entry for log in options.history for entry in _validations(log)],
+        "scores": {"SOD": {key: round(float(value), 4) for key, value in scores.items()}},
+        "scored_at": list(recipe.size_hw),
+        "licence": LICENCE_NOTE,
+    }
+    write_atomically(folder / "card.json", (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _entries(log: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+def _seen(log: Path) -> int:
+    return max(int(entry["seen"]) for entry in _entries(log))
+
+
+def _validations(log: Path) -> list[dict[str, float]]:
+    kept = ("seen", "validation_size", "max_f", "max_f_mean", "mae")
+    return [{key: entry[key] for key in kept} for entry in _entries(log) if "max_f" in entry]
+
+
+if __name__ == "__main__":
+    main()

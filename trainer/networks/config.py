@@ -1,0 +1,86 @@
+"""What is known about a network besides its layers: input, outputs, where it was published, what was measured there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from edgesod.recipe import Preprocessing
+
+AUTHORS_IMAGENET = Preprocessing(resize="linear")
+"""RGB with ImageNet statistics, resized without anti-aliasing: U²-Net and BASNet as released.
+
+Their scripts divide by the image's own maximum (``divide_by="max"``); in a video that maximum changes from frame to frame,
+so 255 is the default here and ``max`` is for repeating the papers' numbers.
+"""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a network was published; ``arxiv`` is empty when there is no preprint."""
+
+    title: str
+    venue: str
+    arxiv: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Published scores on one test set.
+
+    Attributes:
+        max_f: Largest F (β² = 0.3) of the set's mean precision and mean recall.
+        mae: Mean absolute error of the saliency map.
+        weighted_f: Weighted F-measure.
+        s_measure: Structure measure, α = 0.5.
+        relaxed_boundary_f: F of the boundary, a few pixels' slack allowed.
+    """
+
+    max_f: float
+    mae: float
+    weighted_f: float | None = None
+    s_measure: float | None = None
+    relaxed_boundary_f: float | None = None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Published frames per second; ``device`` is what the source names, empty when it names none."""
+
+    fps: float
+    size_hw: tuple[int, int]
+    device: str
+    source: str
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The record of one network.
+
+    Attributes:
+        name: What :func:`trainer.networks.create` takes.
+        constructor: Builds it with fresh weights; never downloads.
+        size_hw: Height and width it runs at by default, in pixels; where there is one, the size it was published with.
+        preprocessing: What the authors' weights expect. Weights trained here on ``halve-linear`` resizing expect that.
+        outputs: Names of the maps ``forward`` returns, in order; the first is the prediction and the one exported.
+        num_parameters: Learnt values; buffers do not count.
+        repository: The authors' release on GitHub.
+        licence: Licence of that release (SPDX), empty when it states none.
+        paper: Where it was published.
+        scores: Test set → published scores of the authors' weights.
+        speeds: Published speeds.
+    """
+
+    name: str
+    constructor: Callable[[], nn.Module]
+    size_hw: tuple[int, int]
+    preprocessing: Preprocessing
+    outputs: tuple[str, ...]
+    num_parameters: int
+    repository: str
+    licence: str
+    paper: Paper
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    speeds: tuple[Speed, ...] = ()
