@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     temporary: Path | None = None
+    is_new_parent = not folder.parent.exists()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -85,6 +86,9 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+        if is_new_parent and not folder.exists():
+            with suppress(OSError):
+                folder.parent.rmdir()
 
 
 def sha256_of(path: str | Path) -> str:

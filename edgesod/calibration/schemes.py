@@ -89,9 +89,8 @@ def _plan_cpu(graph: Graph, range_of: Callable[[str], Range], float_nodes: Colle
         if _makes_map(node, graph) or output in graph.outputs or not _is_known(output, graph, range_of):
             continue
         made[output] = made.get(inputs[0], inputs[0]) if node.op_type in _SAME_SCALE else output
-        for reader in consumers.get(
-            output, []
-        ):  # float readers too: backends fuse a node only if its pair is all that reads it
+        # float readers too: backends fuse a node with its pair only if nothing else reads it
+        for reader in consumers.get(output, []):
             found.read(output, reader)
     return found
 
@@ -114,11 +113,12 @@ def _plan_tensorrt(graph: Graph, range_of: Callable[[str], Range], float_nodes: 
 
 def _residual_branch(add: onnx.NodeProto, graph: Graph, so_far: Plan) -> str | None:
     """Return the input of an addition to quantise so that it fuses with the convolution that makes the other one."""
-    from_conv = [_maker(tensor, graph) in so_far.convs for tensor in add.input]
+    inputs: list[str] = list(add.input)
+    from_conv = [_maker(tensor, graph) in so_far.convs for tensor in inputs]
     if sum(from_conv) == 1:
-        return add.input[from_conv.index(False)]
+        return inputs[from_conv.index(False)]
     if all(from_conv):  # both fuse; one that a convolution reads carries a pair already
-        return next((tensor for tensor in reversed(add.input) if tensor in so_far.readers), None)
+        return next((tensor for tensor in reversed(inputs) if tensor in so_far.readers), None)
     return None
 
 

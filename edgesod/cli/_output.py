@@ -38,12 +38,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    drawn = Table(box=box.SIMPLE_HEAD)
     for k, column in enumerate(columns):
         numeric = k > 0 and all(isinstance(row[k], int | float) or row[k] in ("", "–") for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(_cell(value)) for value in row))
+    if title:
+        result(title)
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = 200

@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from edgesod.cli import _output
 from edgesod.processing.effects import apply_effect
 from edgesod.runtime import Runtime
-from edgesod.stream import PipelineReport, SheetSink, Sink, open_sink, open_source, run_pipeline
+from edgesod.stream import PipelineReport, SheetSink, Sink, Source, open_sink, run_pipeline
 from edgesod.types import Frame, Result
 
 
 def run_session(
     runtime: Runtime,
-    uri: str,
+    source: Source,
     *,
     out: Path | None = None,
     effect: str = "overlay",
     sheet: Path | None = None,
     max_frames: int | None = None,
     stop: threading.Event | None = None,
-) -> tuple[PipelineReport, str]:
-    """Run a source through a runtime into files; return what was measured and the source's printable name."""
+) -> PipelineReport:
+    """Run an open source through a runtime into files and return what was measured; the source is closed."""
     runtime.warm_up()
-    with open_source(uri) as source, _output.progress("run") as update:
+    with source, _output.progress("run") as update:
         sinks: list[Sink] = []
         if out is not None:
             sinks.append(open_sink(str(out), fps=source.fps))
@@ -41,7 +41,7 @@ def run_session(
         def render(frame: Frame, result: Result) -> NDArray[np.uint8]:
             return apply_effect(effect, frame.image, result)
 
-        report = run_pipeline(
+        return run_pipeline(
             source,
             lambda frame: runtime(frame.image),
             render if sinks else None,
@@ -50,4 +50,3 @@ def run_session(
             max_frames=max_frames,
             stop=stop,
         )
-        return report, source.name

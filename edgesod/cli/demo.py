@@ -23,6 +23,7 @@ def command(
     from edgesod.cli._runtime import open_runtime
     from edgesod.cli._session import run_session
     from edgesod.files import write_atomically
+    from edgesod.stream import open_source
     from edgesod.stream.tour import write_tour
 
     with open_runtime(None, None, None, build_default=True) as runtime:
@@ -30,8 +31,8 @@ def command(
         _output.note(f"making {clip} from scikit-image's photographs")
         write_tour(clip, seconds=seconds)
         video, sheet = out / "out.mp4", out / "contact_sheet.png"
-        pipeline, name = run_session(runtime, str(clip), out=video, effect="overlay", sheet=sheet)
-        report = run_report(runtime, pipeline, input=name, output=str(video), effect="overlay")
+        pipeline = run_session(runtime, open_source(clip), out=video, effect="overlay", sheet=sheet)
+        report = run_report(runtime, pipeline, input=str(clip), output=str(video), effect="overlay")
     write_atomically(out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
     print_run_report(report, as_json=False)
     if pipeline.interrupted:

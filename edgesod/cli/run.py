@@ -46,6 +46,7 @@ def command(
     from edgesod.cli._runtime import open_runtime
     from edgesod.cli._session import run_session
     from edgesod.processing.effects import EFFECTS
+    from edgesod.stream import open_source
 
     inputs = [str(i) for i in (source, camera, video, image) if i is not None]
     if len(inputs) != 1:
@@ -53,9 +54,13 @@ def command(
     if effect not in EFFECTS:
         raise UsageError(f"there is no effect {effect!r}", hint=f"effects: {', '.join(EFFECTS)}")
     precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
-    with open_runtime(engine, model, precision, backend, threads, build_default=True) as runtime:
-        pipeline, name = run_session(runtime, inputs[0], out=out, effect=effect, sheet=contact_sheet, max_frames=max_frames)
-        report = run_report(runtime, pipeline, input=name, output=str(out) if out else None, effect=effect)
+    # the input first: a wrong name should not cost a build
+    with (
+        open_source(inputs[0]) as opened,
+        open_runtime(engine, model, precision, backend, threads, build_default=True) as runtime,
+    ):
+        pipeline = run_session(runtime, opened, out=out, effect=effect, sheet=contact_sheet, max_frames=max_frames)
+        report = run_report(runtime, pipeline, input=opened.name, output=str(out) if out else None, effect=effect)
     print_run_report(report, as_json=as_json)
     if out is None:
         _output.note("nothing was written: --out FILE keeps the pictures")

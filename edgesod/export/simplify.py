@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 import onnx
-import onnxsim  # type: ignore[import-untyped]
 
 from edgesod.files import replacing
 
@@ -26,6 +25,8 @@ def simplify_onnx(source: str | Path, target: str | Path) -> None:
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    import onnxsim  # type: ignore[import-untyped]  # it imports torch where there is one, which takes seconds
+
     try:
         simplified: onnx.ModelProto
         simplified, is_right = onnxsim.simplify(model)

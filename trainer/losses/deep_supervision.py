@@ -30,7 +30,7 @@ class DeepSupervision:
     """Weighted sum of loss terms over a network's outputs.
 
     U²-Net is published with ``{"bce": 1}``, BASNet and BAPoolNet with ``{"bce": 1, "ssim": 1, "iou": 1}``, every output
-    weighing 1. PoolNet and SRM sum cross-entropy over pixels where ``bce`` averages, which a learning rate of their own absorbs.
+    weighing 1. PoolNet and SRM sum cross-entropy over pixels where ``bce`` averages; their learning rates go with that.
 
     Args:
         terms: Term name → weight.

@@ -203,7 +203,7 @@ CONFIGS = (
         num_parameters=68_262_213,
         repository="chouxianyu/Boundary-Aware-PoolNet",
         licence="",
-        paper=_PAPER,
+        paper=_PAPER,  # the network it builds on; it has none of its own
         # the epoch was chosen on this very test set, so the score flatters
         scores={"DUTS-TE": Scores(0.892, 0.035)},
     ),

@@ -15,7 +15,9 @@ from . import basnet, poolnet, srm, u2net
 from .config import NetworkConfig
 from .resnet import Backbone
 
-_CONFIGS = {record.name: record for family in (basnet, poolnet, srm, u2net) for record in family.CONFIGS}
+_CONFIGS: dict[str, NetworkConfig] = {
+    record.name: record for family in (basnet, poolnet, srm, u2net) for record in family.CONFIGS
+}
 
 
 def names() -> list[str]:

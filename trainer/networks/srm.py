@@ -52,8 +52,8 @@ class SRM(nn.Module):
         # "MSRA" in Caffe's words; the stems alone count their outputs
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                mode = "fan_out" if module.kernel_size == (7, 7) else "fan_in"
-                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+                is_stem = module.kernel_size == (7, 7)
+                nn.init.kaiming_normal_(module.weight, mode="fan_out" if is_stem else "fan_in", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
