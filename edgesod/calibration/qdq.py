@@ -102,8 +102,9 @@ class _Writer:
         bias = self._graph.array(conv.input[2]) if len(conv.input) > 2 else None
         largest = np.abs(weights).max(axis=tuple(range(1, weights.ndim)))
         scales = np.maximum(largest / self._weight_limit, _SMALLEST_SCALE)
-        if bias is not None and not self._plan.signed:
-            # the bias is an integer in steps of input scale × weight scale, and has to fit 32 bits even where weights vanish
+        if bias is not None:
+            # as an integer in steps of input scale × weight scale the bias has to fit 32 bits, also where weights vanish;
+            # in the signed scheme it is ONNX Runtime that makes it one
             scales = np.maximum(scales, np.abs(bias) / (input_scale.scale * _LARGEST_BIAS))
         scales = scales.astype(np.float32)
         integers = np.rint(weights / scales.reshape(-1, *[1] * (weights.ndim - 1)))

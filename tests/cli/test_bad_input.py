@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, save
 
 from edgesod import assets, zoo
 from edgesod.stream.tour import write_tour
-from tests.helpers.cli import edgesod, engine_int8
+from tests.helpers.cli import ROOT, edgesod, engine_int8
 
 __all__ = ["engine_int8"]
 
@@ -41,10 +41,10 @@ def _fails(code: int, *words: str, says: str, cwd: Path, **env: str) -> str:
         (["run", "a.mp4", "--camera", "0"], 2, "one input at a time"),
         (["run", "--video", "absent.mp4", "--effect", "sparkle"], 2, "no effect 'sparkle'"),
         (["run", "--video", "absent.mp4", "--engine", "absent"], 3, "absent"),
-        (["run", "--video", "absent.mp4", "--model", "u2netp", "--int8"], 3, "edgesod build --model u2netp --int8"),
+        (["bench", "--model", "u2netp", "--int8"], 3, "edgesod build --model u2netp --int8"),
         (["build", "--model", "nonesuch", "--int8"], 3, "nonesuch"),
         (["build", "--model", "u2netp", "--int8", "--fp16"], 2, "one precision at a time"),
-        (["build", "--model", "u2netp", "--backend", "tensorrt", "--fp32"], 4, "tensorrt"),
+        (["build", "--model", "u2netp", "--backend", "tensorrt", "--fp32"], 4, "TensorRT"),
         (["build", "--model", "u2netp", "--backend", "nonesuch", "--fp32"], 2, "nonesuch"),
         (["build", "--model", "u2netp", "--int8", "--verify", "absent"], 3, "absent"),
         (["build", "--model", "u2netp", "--int8", "--calib", "."], 3, "no image"),
@@ -182,7 +182,14 @@ def test_disk_that_fills_up(tmp_path: Path, engine_int8: Path) -> None:
         ["run", "--engine", str(engine_int8), "--video", "clip.mp4", "--out", "out.mp4"],
         ["build", "--model", "u2netp", "--fp32"],
     ):
-        done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 5, done.stderr
         assert "Traceback" not in done.stderr
     assert {p.name for p in tmp_path.iterdir()} <= {"clip.mp4", "engines"}

@@ -1,0 +1,64 @@
+"""Which images a calibration reads, and what it does about those it cannot."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgesod.calibration.images import CalibrationImages
+from edgesod.errors import InputError
+from edgesod.recipe import Recipe
+
+
+def test_images_at_any_depth_come_sorted_and_preprocessed(
+    photographs: Path, recipe: Recipe, inputs: list[NDArray[np.float32]]
+) -> None:
+    names, tensors = zip(*CalibrationImages(photographs, recipe), strict=True)
+    assert names == ("cat.png", "coffee.png", "inner/rocket.png")
+    for tensor, expected in zip(tensors, inputs, strict=True):
+        assert tensor.dtype == np.float32
+        np.testing.assert_array_equal(tensor, expected)
+
+
+def test_a_limit_spreads_over_the_folder(tmp_path: Path, recipe: Recipe) -> None:
+    for k in range(10):
+        (tmp_path / f"{k}.jpg").touch()
+    (tmp_path / "notes.txt").touch()
+    names = [path.stem for path in CalibrationImages(tmp_path, recipe, limit=4).files]
+    assert names == ["0", "2", "5", "7"]
+    assert len(CalibrationImages(tmp_path, recipe)) == 10
+
+
+def test_what_cannot_be_decoded_is_left_out_counted_and_named_once(
+    photographs: Path, recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(photographs, tmp_path / "set")
+    (tmp_path / "set/broken.png").write_bytes(b"\x89PNG but no more")
+    images = CalibrationImages(tmp_path / "set", recipe)
+    for _ in range(2):
+        assert len(list(images)) == 3
+    assert (images.num_read, len(images)) == (3, 4)
+    assert caplog.text.count("broken.png") == 1
+
+
+@pytest.mark.parametrize("content", [None, {}, {"notes.txt": b"no image"}])
+def test_a_folder_without_images_is_an_error_that_names_it(
+    tmp_path: Path, recipe: Recipe, content: dict[str, bytes] | None
+) -> None:
+    folder = tmp_path / "pictures"
+    if content is not None:
+        folder.mkdir()
+        for name, value in content.items():
+            (folder / name).write_bytes(value)
+    with pytest.raises(InputError, match="pictures"):
+        CalibrationImages(folder, recipe)
+
+
+def test_a_folder_of_broken_images_is_an_error(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(InputError, match="none of the 1 images"):
+        list(CalibrationImages(tmp_path, recipe))

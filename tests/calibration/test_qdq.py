@@ -1,0 +1,262 @@
+"""INT8 files compute what their integers say, close to FP32, and hold pairs where their backend wants them."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgesod.calibration.qdq import write_qdq
+from edgesod.calibration.schemes import Scheme
+from edgesod.calibration.table import CalibrationTable, Range
+from edgesod.errors import InputError, StaleError
+
+METHOD = "percentile-99.999"
+
+
+def run(path: Path, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    output: NDArray[np.float32] = session.run(None, {"image": image})[0]
+    return output
+
+
+def constants(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
+    return {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
+
+
+def convs(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """The convolutions by the attribute they have in torch."""
+    return {node.name.split("/")[-2]: node for node in model.graph.node if node.op_type == "Conv"}
+
+
+def compile_openvino(path: Path) -> openvino.CompiledModel:
+    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def one_conv(path: Path, weights: NDArray[np.float32], bias: NDArray[np.float32], relu: bool) -> CalibrationTable:
+    """Write a convolution of a picture as ONNX, and return a table that gives it [−1, 2] for input and [−3, 5] for output."""
+    logits, shape = "sums" if relu else "saliency", [1, len(weights), 8, 8]
+    nodes = [helper.make_node("Conv", ["image", "weights", "bias"], [logits], name="conv", pads=[1, 1, 1, 1])]
+    nodes += [helper.make_node("Relu", ["sums"], ["saliency"], name="relu")] if relu else []
+    nodes += [helper.make_node("Conv", ["saliency", "ones"], ["end"], name="next")]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", 1, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("end", 1, shape)],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(bias, "bias"),
+            numpy_helper.from_array(np.eye(len(weights), dtype=np.float32)[:, :, None, None], "ones"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    ranges: dict[str, Range] = {
+        "image": (-1.0, 2.0),
+        "sums": (-3.0, 5.0),
+        "saliency": (0.0 if relu else -3.0, 5.0),
+        "end": (0.0, 5.0),
+    }
+    return CalibrationTable.model_validate(
+        {
+            "model": "one",
+            "onnx_sha256": "0" * 64,
+            "size_hw": (8, 8),
+            "images": "none",
+            "num_images": 1,
+            "preprocessing": {},
+            "created": "",
+            "ranges": {tensor: {"minmax": value} for tensor, value in ranges.items()},
+        }
+    )
+
+
+@pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])
+def test_a_file_is_close_to_fp32_and_valid(
+    chain_onnx: Path, table: CalibrationTable, inputs: list[NDArray[np.float32]], tmp_path: Path, scheme: Scheme
+) -> None:
+    write_qdq(chain_onnx, tmp_path / "int8.onnx", table, METHOD, scheme=scheme)
+    model = onnx.load(tmp_path / "int8.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.ir_version, [entry.version for entry in model.opset_import]) == (8, [17])
+    assert len({node.name for node in model.graph.node}) == len(model.graph.node)
+    for image in inputs:
+        expected = run(chain_onnx, image)
+        difference = np.abs(run(tmp_path / "int8.onnx", image) - expected)
+        assert 0 < difference.mean() < 0.1 * expected.std()
+
+
+def test_openvino_and_onnxruntime_agree_on_the_cpu_file(
+    chain_onnx: Path, table: CalibrationTable, inputs: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    write_qdq(chain_onnx, tmp_path / "int8.onnx", table, METHOD, scheme="cpu")
+    compiled = compile_openvino(tmp_path / "int8.onnx")
+    for image in inputs:
+        expected = run(tmp_path / "int8.onnx", image)
+        assert np.abs(compiled(image)[0] - expected).mean() < 0.05 * expected.std()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="OpenVINO's 8-bit kernels here are those of x86")
+def test_openvino_runs_the_chain_in_8_bits(chain_onnx: Path, table: CalibrationTable, tmp_path: Path) -> None:
+    write_qdq(chain_onnx, tmp_path / "int8.onnx", table, METHOD, scheme="cpu")
+    kinds: Counter[tuple[str, str]] = Counter()
+    for operation in compile_openvino(tmp_path / "int8.onnx").get_runtime_model().get_ordered_ops():
+        info = {key: value.astype(str) for key, value in operation.get_rt_info().items()}
+        kinds[info["layerType"], info["runtimePrecision"]] += 1
+    assert kinds["Convolution", "u8"] == 5
+    assert kinds["Convolution", "f32"] == 1  # the one that fuses the maps
+    assert kinds["Concatenation", "u8"] == 1
+    assert kinds["Pooling", "u8"] == 2
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])
+def test_integers_are_those_of_torchs_quantiser(tmp_path: Path, scheme: Scheme, relu: bool) -> None:
+    generator = np.random.default_rng(0)
+    weights = (
+        generator.normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32) * np.array([1, 0.1, 3, 0.5], np.float32)[:, None, None, None]
+    )
+    bias = generator.normal(0, 0.5, 4).astype(np.float32)
+    image = generator.uniform(-1.5, 2.5, (1, 3, 8, 8)).astype(np.float32)
+    table = one_conv(tmp_path / "one.onnx", weights, bias, relu)
+    write_qdq(tmp_path / "one.onnx", tmp_path / "int8.onnx", table, "minmax", scheme=scheme)
+
+    def fake(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        if scheme == "tensorrt":
+            return torch.fake_quantize_per_tensor_affine(values, max(-low, high) / 127, 0, -128, 127)
+        return torch.fake_quantize_per_tensor_affine(values, (high - low) / 255, round(-low * 255 / (high - low)), 0, 255)
+
+    scales = torch.from_numpy(np.abs(weights).max((1, 2, 3)) / 127)
+    quantised = torch.fake_quantize_per_channel_affine(
+        torch.from_numpy(weights), scales, torch.zeros(4, dtype=torch.int32), 0, -127, 127
+    )
+    sums = torch.nn.functional.conv2d(fake(torch.from_numpy(image), -1, 2), quantised, torch.from_numpy(bias), padding=1)
+    low = 0.0 if relu else -3.0
+    expected = fake(torch.relu(sums) if relu else sums, low, 5).numpy()
+    step = 5 / 127 if scheme == "tensorrt" else (5 - low) / 255
+    # a sum that falls between two integers may go either way, and the CPU scheme rounds the bias
+    assert np.abs(run(tmp_path / "int8.onnx", image) - expected).max() < 1.01 * step
+    assert np.abs(run(tmp_path / "int8.onnx", image) - expected).mean() < 0.05 * step
+
+
+def test_cpu_chains_carry_one_pair_per_tensor_and_float_only_at_the_end(
+    chain_onnx: Path, table: CalibrationTable, tmp_path: Path
+) -> None:
+    write_qdq(chain_onnx, tmp_path / "int8.onnx", table, METHOD, scheme="cpu")
+    model = onnx.load(tmp_path / "int8.onnx")
+    values = constants(model)
+    producer = {output: node for node in model.graph.node for output in node.output}
+    nodes = {kind: [n for n in model.graph.node if n.op_type == kind] for kind in ("MaxPool", "AveragePool", "Resize", "Add")}
+    for node in nodes["MaxPool"] + nodes["AveragePool"] + nodes["Add"] + nodes["Resize"][:1]:
+        for name in node.input:
+            assert name in values or not name or producer[name].op_type == "DequantizeLinear", node.name
+    for node in nodes["MaxPool"] + nodes["Resize"][:1]:  # same scale before and after: they run on the integers
+        before = producer[node.input[0]].input[1]
+        after = next(n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == node.output[0]).input[1]
+        assert values[before] == values[after]
+    quantised = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert len({node.input[0] for node in quantised}) == len(quantised)
+    assert all(values[node.input[2]].dtype == np.uint8 for node in quantised)
+    assert not [node for node in quantised if producer.get(node.input[0], node).op_type == "Conv"]
+    assert all(values[node.input[2]] == 0 for node in quantised if producer.get(node.input[0], node).op_type == "Relu")
+    for name, node in convs(model).items():
+        assert (producer.get(node.input[1]) is None) == (name == "fuse")
+        if name != "fuse":
+            weights, biases = (producer[node.input[k]].input for k in (1, 2))
+            assert values[weights[0]].dtype == np.int8
+            assert values[biases[0]].dtype == np.int32
+            scale = values[producer[node.input[0]].input[1]] * values[weights[1]]
+            np.testing.assert_allclose(values[biases[1]], scale, rtol=1e-6)
+    assert not [node for node in quantised if "side" in node.input[0] or "fuse" in node.input[0]]
+
+
+def test_tensorrt_gets_symmetric_pairs_at_convolutions_and_one_residual_branch(
+    chain_onnx: Path, table: CalibrationTable, tmp_path: Path
+) -> None:
+    write_qdq(chain_onnx, tmp_path / "int8.onnx", table, "percentile-99.99", scheme="tensorrt")
+    model = onnx.load(tmp_path / "int8.onnx")
+    values = constants(model)
+    producer = {output: node for node in model.graph.node for output in node.output}
+
+    def is_dequantised(name: str) -> bool:
+        return name in producer and producer[name].op_type == "DequantizeLinear"
+
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert values[node.input[2]].dtype == np.int8
+            assert not values[node.input[2]].any()
+            assert (values[node.input[1]] > 0).all()
+        elif node.op_type == "Add":
+            assert sum(map(is_dequantised, node.input)) == 1
+        elif node.op_type != "Conv":
+            assert not any(map(is_dequantised, node.input)), node.name
+    for name, node in convs(model).items():
+        is_quantised = name in ("first", "second", "third")
+        assert [is_dequantised(name) for name in node.input] == [is_quantised, is_quantised, False]
+    weights = producer[convs(model)["third"].input[1]]
+    assert values[weights.input[1]].shape == (16,)
+    assert np.abs(values[weights.input[0]]).max(axis=(1, 2, 3)).tolist() == [127] * 16
+
+
+def test_reduced_weights_stay_within_7_bits(
+    chain_onnx: Path, table: CalibrationTable, inputs: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    write_qdq(chain_onnx, tmp_path / "int8.onnx", table, METHOD, scheme="cpu", reduce_weights=True)
+    weights = [
+        value for value in constants(onnx.load(tmp_path / "int8.onnx")).values() if value.dtype == np.int8 and value.ndim == 4
+    ]
+    assert len(weights) == 5
+    assert max(int(np.abs(value.astype(np.int32)).max()) for value in weights) == 64
+    # the worst pair of products still fits 16 bits
+    assert 2 * 255 * 64 < 2**15
+    expected = run(chain_onnx, inputs[0])
+    assert np.abs(run(tmp_path / "int8.onnx", inputs[0]) - expected).mean() < 0.1 * expected.std()
+
+
+def test_named_nodes_stay_in_float(chain_onnx: Path, table: CalibrationTable, tmp_path: Path) -> None:
+    write_qdq(chain_onnx, tmp_path / "int8.onnx", table, METHOD, scheme="cpu", float_nodes=["*/first/*", "*/third/Conv"])
+    model = onnx.load(tmp_path / "int8.onnx")
+    values = constants(model)
+    in_float = {name for name, node in convs(model).items() if node.input[1] in values}
+    assert in_float == {"first", "third", "side1", "fuse"}  # side1 makes a map of what is float now
+    with pytest.raises(InputError, match="'stage9/\\*'"):
+        write_qdq(chain_onnx, tmp_path / "int8.onnx", table, METHOD, scheme="cpu", float_nodes=["stage9/*"])
+
+
+@pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])
+def test_a_channel_without_weights_keeps_its_bias(tmp_path: Path, scheme: Scheme) -> None:
+    weights = np.random.default_rng(0).normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32)
+    weights[1], weights[2] = 0, 1e-9
+    bias = np.array([0.1, 4, 2, 0], np.float32)
+    table = one_conv(tmp_path / "one.onnx", weights, bias, relu=True)
+    write_qdq(tmp_path / "one.onnx", tmp_path / "int8.onnx", table, "minmax", scheme=scheme)
+    got = run(tmp_path / "int8.onnx", np.ones((1, 3, 8, 8), np.float32))
+    np.testing.assert_allclose(got[0, 1:3], np.broadcast_to(bias[1:3, None, None], (2, 8, 8)), atol=5 / 127)
+
+
+@pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])
+def test_a_tensor_that_was_always_zero_stays_in_float(tmp_path: Path, scheme: Scheme) -> None:
+    weights = np.random.default_rng(0).normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32)
+    table = one_conv(tmp_path / "one.onnx", weights, np.zeros(4, np.float32), relu=True)
+    silent = table.model_copy(update={"ranges": table.ranges | {"saliency": {"minmax": (0.0, 0.0)}}})
+    write_qdq(tmp_path / "one.onnx", tmp_path / "int8.onnx", silent, "minmax", scheme=scheme)
+    image = np.random.default_rng(1).uniform(-1, 2, (1, 3, 8, 8)).astype(np.float32)
+    expected = run(tmp_path / "one.onnx", image)
+    assert expected.max() > 1
+    np.testing.assert_allclose(run(tmp_path / "int8.onnx", image), expected, atol=0.1)
+
+
+def test_a_table_of_another_network_is_stale(chain_onnx: Path, tmp_path: Path) -> None:
+    table = one_conv(tmp_path / "one.onnx", np.ones((4, 3, 3, 3), np.float32), np.zeros(4, np.float32), relu=True)
+    with pytest.raises(StaleError, match="no minmax range"):
+        write_qdq(chain_onnx, tmp_path / "int8.onnx", table, "minmax", scheme="cpu")
+    assert not (tmp_path / "int8.onnx").exists()
