@@ -44,7 +44,9 @@ class CalibrationImages:
         self._recipe = recipe
         if not self.folder.is_dir():
             raise InputError(f"there is no folder of images at {self.folder}")
-        found = sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+        found = sorted(
+            (path for path in self.folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()), key=Path.as_posix
+        )
         if not found:
             raise InputError(
                 f"there is no image in {self.folder}",

@@ -38,4 +38,16 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto | None:
         log.warning("onnxsim changed what the network computes; the graph stays as torch wrote it")
         return None
     simplified.ir_version = model.ir_version
+    _lift_constants(simplified.graph)
     return simplified
+
+
+def _lift_constants(graph: onnx.GraphProto) -> None:
+    """Turn Constant nodes into initialisers: TensorRT 8 takes the scales of a Resize from nothing else."""
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        value = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        if value is not None:
+            lifted = graph.initializer.add()
+            lifted.CopyFrom(value)
+            lifted.name = node.output[0]
+            graph.node.remove(node)

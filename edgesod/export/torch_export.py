@@ -53,9 +53,10 @@ def export_onnx(
     names: dict[str, Any] = {"input_names": [input_name], "output_names": [output_name], "opset_version": OPSET}
     example = torch.zeros(1, 3, *size_hw, device=_device(module))
     with _inference(module, size_hw) as network, replacing(path) as temporary, warnings.catch_warnings():
-        # The legacy exporter announces its own end, in two places.
+        # The legacy exporter announces its own end, in two places; the other one uses what torch itself deprecated.
         warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="The feature will be removed", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         try:
             torch.onnx.export(network, (example,), str(temporary), dynamo=False, **names)
         except (ImportError, TypeError) as error:
@@ -110,7 +111,8 @@ def _inference(module: Module, size_hw: tuple[int, int]) -> Iterator[Module]:
         with torch.no_grad():
             yield Inference().eval()
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"the network does not run at {size_hw[0]}×{size_hw[1]}: {str(error).splitlines()[0]}") from error
+        what = f"the network cannot be run or exported at {size_hw[0]}×{size_hw[1]}"
+        raise InputError(f"{what}: {str(error).splitlines()[0]}") from error
     finally:
         for part, training in was_training.items():
             part.training = training
@@ -120,7 +122,7 @@ def _export_by_dynamo(network: Module, example: Any, path: Path, names: dict[str
     import torch
 
     try:
-        torch.onnx.export(network, (example,), str(path), external_data=False, **names)
+        torch.onnx.export(network, (example,), str(path), external_data=False, verbose=False, **names)
     except ImportError as error:
         raise BackendError(
             f"torch's exporter needs a package that is not here: {error}", hint="pip install onnxscript"

@@ -78,5 +78,5 @@ class Handover(Generic[T]):
             self._changed.notify_all()
 
 
-class HandoverEnded(Exception):  # noqa: N818  (an end, not an error)
+class HandoverEnded(Exception):
     """Everything that was handed over has been taken."""

@@ -156,7 +156,7 @@ class VideoSink(Sink):
         return OutputError(f"cannot write {self._path}: {reason}", hint="make room, or choose another place")
 
 
-class _Aborted(Exception):  # noqa: N818  (never leaves this file)
+class _Aborted(Exception):
     pass
 
 
