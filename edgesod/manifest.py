@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgesod.errors import InputError, ManifestMismatch
 from edgesod.files import sha256_of, write_atomically
-from edgesod.recipe import Precision, Recipe
+from edgesod.recipe import Precision, Recipe, problems
 
 FILE_NAME = "manifest.json"
 SCHEMA = 1
@@ -106,9 +106,11 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise InputError(f"{folder} is not an engine folder: it has no {FILE_NAME}", hint="make one with `edgesod build`")
     try:
         return Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
         raise InputError(
-            f"{path} is not a valid manifest: {error}", hint="build the engine again with `edgesod build`"
+            f"{path} is not a valid manifest: {problems(error)}", hint="build the engine again with `edgesod build`"
         ) from error
 
 

@@ -18,6 +18,9 @@ from edgesod.files import read_toml
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+RangeMethod = Literal["minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999"]
+"""How an activation's range is cut. ``percentile-p`` leaves out (100 − p)/2 % of the values at either end."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB channel means in [0, 1]."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -53,7 +56,7 @@ class Postprocessing(_Strict):
 class Quantisation(_Strict):
     """How activations and weights become 8-bit integers."""
 
-    method: Literal["minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999"] = "percentile-99.999"
+    method: RangeMethod = "percentile-99.999"
     """Which of the calibration table's ranges is used."""
     float_nodes: tuple[str, ...] = ()
     """Names of ONNX nodes (shell patterns) that stay in floating point."""
@@ -104,7 +107,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     try:
         return Recipe.model_validate(read_toml(path))
     except ValidationError as error:
-        raise InputError(f"{path} is not a valid recipe: {error}") from error
+        raise InputError(f"{path} is not a valid recipe: {problems(error)}") from error
 
 
 def recipe_for(model: str, precision: Precision) -> Recipe:
@@ -117,3 +120,10 @@ def recipe_for(model: str, precision: Precision) -> Recipe:
     if not found:
         raise InputError(f"there is no {precision} recipe for a model {model!r}", hint="see `edgesod models`")
     return load_recipe(found[0])
+
+
+def problems(error: ValidationError) -> str:
+    """Return what pydantic found wrong in one line: the first problem, and how many more there are."""
+    first, *more = error.errors(include_url=False)
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where + ': ' if where else ''}{first['msg']}" + (f" (and {len(more)} more)" if more else "")

@@ -70,7 +70,7 @@ def build(
     with replacing_folder(folder) as work:
         shutil.copyfile(onnx, work / _FP32)
         hashes = {_FP32: sha256_of(work / _FP32)}
-        engine_file = _write_typed(recipe, work, table, on_step, on_progress)
+        engine_file = _write_typed(recipe, onnx, work, table, on_step, on_progress)
         for file in work.iterdir():
             hashes[file.name] = sha256_of(file)
         on_step(f"gate: {len(gate_set)} images, {gate_set.description}")
@@ -100,6 +100,7 @@ def build(
 
 def _write_typed(
     recipe: Recipe,
+    onnx: Path,
     work: Path,
     table: str | Path | None,
     on_step: Callable[[str], None],
@@ -124,7 +125,7 @@ def _write_typed(
         ranges = calibrate(work / _FP32, recipe, path, on_progress=on_progress)
     else:
         ranges = read_table(path)
-        check_table(ranges, work / _FP32)
+        check_table(ranges, onnx, recipe)
     ranges.write(work / _TABLE)
     on_step(f"writing the INT8 graph ({recipe.quantisation.method} ranges of {ranges.num_images} images)")
     write_qdq(

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .calibrate import calibrate
+from .collect import calibrate
 
 __all__ = ["calibrate"]

@@ -12,9 +12,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from edgesod.recipe import RangeMethod
+
 from ._graph import Graph
 from .schemes import Plan, Scheme, plan
-from .table import CalibrationTable, Range, RangeMethod
+from .table import CalibrationTable, Range
 
 _SMALLEST_SCALE = 1e-8
 """A scale of zero breaks builds; a channel whose weights are all zero would have one."""

@@ -16,10 +16,11 @@ import onnxruntime  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from edgesod.errors import CheckFailed, InputError
+from edgesod.recipe import RangeMethod
 
 from ._graph import Graph
 from .images import CalibrationImages
-from .table import Range, RangeMethod
+from .table import Range
 
 _PERCENTILES: dict[RangeMethod, float] = {
     "percentile-99.9": 99.9,

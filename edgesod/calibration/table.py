@@ -10,10 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgesod.errors import InputError, StaleError
 from edgesod.files import sha256_of, write_atomically
-from edgesod.recipe import Preprocessing
-
-RangeMethod = Literal["minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999"]
-"""Those of :class:`~edgesod.recipe.Quantisation`. ``percentile-p`` leaves out (100 − p)/2 % of the values at either end."""
+from edgesod.recipe import Preprocessing, RangeMethod, Recipe, problems
 
 _Value = Annotated[float, Field(allow_inf_nan=False)]
 Range = tuple[_Value, _Value]
@@ -80,16 +77,23 @@ def read_table(path: str | Path) -> CalibrationTable:
         raise InputError(f"there is no calibration table at {path}", hint=_HINT)
     try:
         return CalibrationTable.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{path} is not a valid calibration table: {error}", hint=_HINT) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise InputError(f"{path} is not a valid calibration table: {problems(error)}", hint=_HINT) from error
 
 
-def check_table(table: CalibrationTable, onnx_path: str | Path) -> None:
-    """Make sure that a table was measured on this very ONNX file.
+def check_table(table: CalibrationTable, onnx_path: str | Path, recipe: Recipe) -> None:
+    """Make sure that a table was measured on this very ONNX file, fed as the recipe says.
 
     Raises:
-        StaleError: It was measured on another one.
+        StaleError: It was measured on another one, or on pictures prepared in another way.
     """
+    if table.preprocessing != recipe.preprocessing:
+        raise StaleError(
+            f"the calibration table of {table.model} was measured with other preprocessing than {recipe.name} asks for",
+            hint=f"calibrate again: `edgesod build … --calib DIR` or `edgesod calibrate --onnx {onnx_path} --images DIR`",
+        )
     found = sha256_of(onnx_path)
     if found != table.onnx_sha256:
         raise StaleError(

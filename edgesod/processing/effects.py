@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-_TINT_BGR: Colour = (60, 90, 255)
+_TINT_BGR: Colour = (230, 40, 255)  # a magenta that few pictures hold
 _TINT_STRENGTH = 0.45
 _GREEN_BGR: Colour = (64, 177, 0)
 _STRIP_ROWS = 64

@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from edgesod.calibration.table import CalibrationTable, RangeMethod, check_table, read_table
+from edgesod.calibration.table import CalibrationTable, check_table, read_table
 from edgesod.errors import InputError, StaleError
-from edgesod.recipe import Quantisation
+from edgesod.recipe import Preprocessing, Recipe
 
 
 def test_a_table_reads_back_as_it_was_written(table: CalibrationTable, tmp_path: Path) -> None:
@@ -29,19 +29,19 @@ def test_a_table_says_where_it_comes_from_without_naming_the_machine(
     assert str(photographs.parent) not in (tmp_path / "table.json").read_text()
 
 
-def test_methods_are_the_recipes() -> None:
-    assert get_args(RangeMethod) == get_args(Quantisation.model_fields["method"].annotation)
-
-
 def test_a_table_of_another_onnx_is_stale(table: CalibrationTable, chain_onnx: Path, tmp_path: Path) -> None:
-    check_table(table, chain_onnx)
+    recipe = Recipe(model=table.model, size_hw=table.size_hw, precision="int8", preprocessing=table.preprocessing)
+    check_table(table, chain_onnx, recipe)
     other = tmp_path / "other.onnx"
     other.write_bytes(chain_onnx.read_bytes() + b"\0")
     with pytest.raises(StaleError, match=r"sha256") as caught:
-        check_table(table, other)
+        check_table(table, other, recipe)
     assert f"edgesod calibrate --onnx {other} --images" in caught.value.hint
     with pytest.raises(StaleError, match="'elsewhere'"):
         table.range_of("elsewhere", "minmax")
+    fed_otherwise = recipe.model_copy(update={"preprocessing": Preprocessing(divide_by="max")})
+    with pytest.raises(StaleError, match="other preprocessing"):
+        check_table(table, chain_onnx, fed_otherwise)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgesod.errors import InputError
 from edgesod.files import read_toml
+from edgesod.recipe import problems
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -87,4 +88,4 @@ def load_recipe(name_or_path: str) -> TrainingRecipe:
     try:
         return TrainingRecipe.model_validate(read_toml(path))
     except ValidationError as error:
-        raise InputError(f"{path} is not a training recipe: {error}") from error
+        raise InputError(f"{path} is not a training recipe: {problems(error)}") from error
