@@ -9,14 +9,14 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "edgesod/__init__.py").read_text(encoding="utf-8")).group(1)
 
 BASE = [
-    "av>=12",
+    "av>=17",
     "matplotlib>=3.8",
     "numpy>=1.23.5",
     "onnx>=1.15",
     "onnxruntime>=1.17",
     "onnxsim>=0.4.36",
     "opencv-python>=4.8",
-    "openvino>=2024.0; platform_machine == 'x86_64' or platform_machine == 'AMD64' or platform_machine == 'arm64'",
+    "openvino>=2024.0; platform_machine in 'x86_64 AMD64 arm64 aarch64'",
     "pydantic>=2.6",
     "rich>=13",
     "scikit-image>=0.22",  # its freely licensed photographs: the gate's default images and the demo's clip

@@ -6,15 +6,16 @@ import platform
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgesod.errors import InputError, ManifestMismatch
 from edgesod.files import sha256_of, write_atomically
 from edgesod.recipe import Precision, Recipe, problems
+from edgesod.types import TensorSpec
 
 FILE_NAME = "manifest.json"
-SCHEMA = 1
 
 
 class _Strict(BaseModel):
@@ -30,14 +31,6 @@ class Device(_Strict):
     """Such as ``x86_64`` or ``aarch64``."""
     int8_dot_product: bool
     """Whether the CPU multiplies 8-bit integers into 32-bit sums without saturating (VNNI, or ARM's dot product)."""
-
-
-class Tensor(_Strict):
-    """Name, shape and NumPy dtype of an input or output."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 class GateReport(_Strict):
@@ -67,7 +60,7 @@ class GateReport(_Strict):
 class Manifest(_Strict):
     """The record of one engine folder."""
 
-    schema_version: int = SCHEMA
+    schema_version: Literal[1] = 1
     recipe: Recipe
     backend: str
     engine_file: str
@@ -78,8 +71,8 @@ class Manifest(_Strict):
     """File name → hash for every file in the folder, and ``calibration_table`` where one was used."""
     device: Device
     versions: dict[str, str]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     gate: GateReport
     created: str
     """UTC, ISO 8601."""

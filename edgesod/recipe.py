@@ -68,9 +68,9 @@ class GateBounds(_Strict):
     map_mae: float = Field(default=0.02, gt=0)
     """Mean absolute difference between the engine's and FP32's maps, averaged over the images."""
     mae_drift: float = Field(default=0.005, gt=0)
-    """Growth of MAE against ground truth, where masks are given."""
+    """Largest change of MAE against ground truth, where masks are given."""
     max_f_drift: float = Field(default=0.01, gt=0)
-    """Loss of max-F against ground truth, where masks are given."""
+    """Largest change of max-F against ground truth, where masks are given."""
 
 
 class Recipe(_Strict):
@@ -85,11 +85,15 @@ class Recipe(_Strict):
     gate: GateBounds = GateBounds()
 
     @property
+    def stem(self) -> str:
+        """``<model>-<size>``, the name of what is the same at every precision: the ONNX and the calibration table."""
+        height, width = self.size_hw
+        return f"{self.model}-{height if height == width else f'{height}x{width}'}"
+
+    @property
     def name(self) -> str:
         """``<model>-<size>-<precision>``, the engine folder's name."""
-        height, width = self.size_hw
-        size = str(height) if height == width else f"{height}x{width}"
-        return f"{self.model}-{size}-{self.precision}"
+        return f"{self.stem}-{self.precision}"
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

@@ -53,7 +53,7 @@ def main() -> None:
     print(f"exported: torch and ONNX differ by at most {difference:.1e}")
 
     table = calibrate(onnx, recipe_for(name, "int8"), options.calib, limit=options.calib_images)
-    table.write(assets.tables() / f"{recipe.name.removesuffix('-fp32')}.json")
+    table.write(assets.tables() / f"{recipe.stem}.json")
     print(f"calibrated on {table.num_images} images")
 
     scorer = SodScorer(full=True)

@@ -28,7 +28,9 @@ def test_card_table_and_recipes_belong_to_the_files(name: str) -> None:
     model = zoo.shipped(name)
     for path in (model.onnx, model.weights):
         assert model.card["sha256"][path.name] == sha256_of(path)
-    check_table(read_table(assets.tables() / f"{name}-320.json"), model.onnx, recipe_for(name, "int8"))
+    table = read_table(assets.tables() / f"{name}-320.json")
+    check_table(table, model.onnx, recipe_for(name, "int8"))
+    assert table.num_images >= 32
     assert {recipe_for(name, p).precision for p in ("fp32", "fp16", "bf16", "int8")} == {"fp32", "fp16", "bf16", "int8"}
     network = networks.create(name)
     assert model.card["parameters"] == sum(p.numel() for p in network.parameters())

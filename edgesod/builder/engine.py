@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edgesod import __version__, assets
-from edgesod.errors import InputError, StaleError
+from edgesod.errors import InputError, StaleError, UsageError
 from edgesod.files import replacing_folder, sha256_of
-from edgesod.manifest import Manifest, Tensor, this_device, versions_here
+from edgesod.manifest import Manifest, this_device, versions_here
 from edgesod.recipe import Recipe
 from edgesod.runtime import Runtime, choose_backend, open_session
 
@@ -63,6 +63,9 @@ def build(
     onnx = Path(onnx)
     if not onnx.is_file():
         raise InputError(f"there is no ONNX file at {onnx}", hint="`edgesod models` lists what is shipped; or give --onnx FILE")
+    _require_one_file(onnx)
+    if table is not None and recipe.precision != "int8":
+        raise UsageError(f"calibration is for INT8, {recipe.name} has no use for it", hint="leave out --calib, or build --int8")
     gate_set = GateSet(verify)
     name, reason = choose_backend(recipe.precision, backend)
     on_step(f"backend {reason}")
@@ -90,12 +93,28 @@ def build(
             sha256=hashes,
             device=this_device(),
             versions={"edgesod": __version__} | versions_here(*_PACKAGES),
-            inputs=tuple(Tensor(name=t.name, shape=t.shape, dtype=t.dtype) for t in inputs),
-            outputs=tuple(Tensor(name=t.name, shape=t.shape, dtype=t.dtype) for t in outputs),
+            inputs=inputs,
+            outputs=outputs,
             gate=report,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         ).write(work)
     return folder
+
+
+def _require_one_file(path: Path) -> None:
+    """Refuse an ONNX whose weights lie in another file: hashes and the engine folder know one file."""
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's errors share no base with OSError, and their module moves between versions
+        raise InputError(f"{path} cannot be read as ONNX: {error}") from error
+    outside = [t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    if outside:
+        raise InputError(
+            f"{path} keeps {len(outside)} of its weights in another file",
+            hint="save it as one: onnx.save(onnx.load(path), path, save_as_external_data=False)",
+        )
 
 
 def _write_typed(
@@ -141,12 +160,10 @@ def _write_typed(
 
 
 def _shipped_table(recipe: Recipe) -> Path:
-    height, width = recipe.size_hw
-    size = str(height) if height == width else f"{height}x{width}"
-    path = assets.tables() / f"{recipe.model}-{size}.json"
+    path = assets.tables() / f"{recipe.stem}.json"
     if not path.is_file():
         raise StaleError(
-            f"no calibration table is shipped for {recipe.model} at {size}",
-            hint=f"edgesod build --model {recipe.model} --int8 --calib DIR, with 32 or more images like the ones it will see",
+            f"no calibration table is shipped for {recipe.stem}",
+            hint="the same command with --calib DIR, a folder of 32 or more images like the ones it will see",
         )
     return path

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from edgesod.errors import CheckFailed, InputError
 from edgesod.evaluation.metrics import SodScorer
-from edgesod.evaluation.pairs import EvaluationSet, list_images, read_image
+from edgesod.evaluation.pairs import EvaluationSet
 from edgesod.manifest import GateReport
+from edgesod.processing.pictures import PHOTOGRAPHS, list_pictures, photograph, read_picture
 from edgesod.recipe import Recipe
 from edgesod.runtime import Runtime
 from edgesod.types import Mask
 
 _ROUNDS = 9
 _RUNS_A_ROUND = 3
-_PHOTOGRAPHS = ("cat", "coffee", "astronaut", "rocket")
 
 
 class GateSet:
@@ -43,13 +43,13 @@ class GateSet:
         if (path / "images").is_dir() and (path / "masks").is_dir():
             self._pairs = EvaluationSet(path)
         else:
-            self._files = list_images(path)
+            self._files = list_pictures(path)
         self.description = f"{path.resolve().name}, {'with' if self._pairs else 'without'} ground truth"
 
     def __len__(self) -> int:
         if self._pairs is not None:
             return len(self._pairs)
-        return len(self._files) or len(_PHOTOGRAPHS)
+        return len(self._files) or len(PHOTOGRAPHS)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Mask | None]]:
         if self._pairs is not None:
@@ -57,12 +57,10 @@ class GateSet:
                 yield image, mask
         elif self._files:
             for file in self._files:
-                yield read_image(file), None
+                yield read_picture(file), None
         else:
-            from skimage import data
-
-            for name in _PHOTOGRAPHS:
-                yield np.ascontiguousarray(getattr(data, name)()[:, :, ::-1]), None
+            for name in PHOTOGRAPHS:
+                yield photograph(name), None
 
 
 def measure(

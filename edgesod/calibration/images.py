@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.errors import InputError
-from edgesod.evaluation.pairs import Place
+from edgesod.evaluation.pairs import MASK_DIRS
+from edgesod.processing.pictures import IMAGE_SUFFIXES, read_picture
 from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Recipe
 
 log = logging.getLogger("edgesod.calibration")
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-
 
 class CalibrationImages:
-    """Images of a folder at any depth, sorted, evenly thinned out to a limit.
+    """Images of a folder at any depth, sorted, evenly thinned out to a limit; the masks of a set are left out.
 
     Iterating yields ``(name, tensor)``: the path within the folder and float32 ``(1, 3, H, W)`` as the recipe preprocesses
     it. What cannot be decoded is skipped with a warning, once, and counted.
@@ -44,13 +43,11 @@ class CalibrationImages:
         self._recipe = recipe
         if not self.folder.is_dir():
             raise InputError(f"there is no folder of images at {self.folder}")
-        found = sorted(
-            (path for path in self.folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()), key=Path.as_posix
-        )
+        found = sorted((path for path in self.folder.rglob("*") if _is_image(path)), key=Path.as_posix)
         if not found:
             raise InputError(
                 f"there is no image in {self.folder}",
-                hint=f"calibrate on 32 or more images like the ones it will see ({', '.join(sorted(_SUFFIXES))})",
+                hint=f"calibrate on 32 or more images like the ones it will see ({', '.join(sorted(IMAGE_SUFFIXES))})",
             )
         count = min(limit, len(found))
         self.files = [found[k * len(found) // count] for k in range(count)]
@@ -70,7 +67,7 @@ class CalibrationImages:
                 continue
             name = path.relative_to(self.folder).as_posix()
             try:
-                image = Place(path, name).read_colour()
+                image = read_picture(path)
             except InputError as error:
                 log.warning("left out of calibration: %s", error)
                 self.unreadable.add(path)
@@ -78,3 +75,7 @@ class CalibrationImages:
             yield name, preprocess(image, self._recipe)
         if not self.num_read:
             raise InputError(f"none of the {len(self.files)} images tried in {self.folder} can be decoded")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.parent.name not in MASK_DIRS and path.is_file()

@@ -47,12 +47,16 @@ def _build_if_missing(backend: str, threads: int | None) -> None:
     from edgesod.builder import build
     from edgesod.manifest import FILE_NAME
     from edgesod.recipe import recipe_for
+    from edgesod.runtime import is_built_from_shipped
 
     recipe = recipe_for(DEFAULT_MODEL, "int8")
     folder = assets.engines_root() / recipe.name
     if (folder / FILE_NAME).is_file():
-        return
-    _output.note(f"no engine was named and {folder} is not there yet: building it")
+        if is_built_from_shipped(folder, recipe):
+            return
+        _output.note(f"no engine was named and {folder} belongs to other weights or another recipe: building it anew")
+    else:
+        _output.note(f"no engine was named and {folder} is not there yet: building it")
     with _output.progress("build") as update:
         build(
             recipe,

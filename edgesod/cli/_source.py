@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from edgesod import zoo
 from edgesod.errors import BackendError, InputError, UsageError
@@ -27,6 +29,10 @@ def recipe_and_onnx(
     """Yield the recipe and the FP32 ONNX to work from; an exported one lives as long as the block."""
     if weights is not None and onnx is not None:
         raise UsageError("--weights and --onnx name two sources of one network", hint="give one of them")
+    if size is not None and weights is None:
+        raise UsageError("--size goes with --weights: shipped and ONNX files have their own", hint=f"leave out --size {size}")
+    if model is not None and recipe_file is not None:
+        raise UsageError("--recipe names the model already", hint=f"leave out --model {model}")
     if weights is not None and model is None and recipe_file is None:
         raise UsageError("--weights needs to know the network", hint=f"--model {DEFAULT_MODEL} --weights {weights}")
     if recipe_file is not None:
@@ -50,19 +56,14 @@ def recipe_and_onnx(
 
 def export_weights(recipe: Recipe, weights: Path, target: Path) -> float:
     """Export a network with the weights of a file to ``target``; return the largest difference to torch."""
-    try:
-        from trainer import networks
-    except ImportError as error:
-        raise BackendError(
-            f"reading weights needs torch, which is not installed ({error})", hint="pip install 'edgesod[train]'"
-        ) from error
-    from edgesod.evaluation.pairs import read_photograph
+    networks = _networks()
     from edgesod.export import export_model
+    from edgesod.processing.pictures import photograph
     from edgesod.processing.preprocess import preprocess
 
     network = networks.create(recipe.model)
     networks.load_weights(network, weights)
-    return export_model(network, recipe.size_hw, target, preprocess(read_photograph(), recipe)).largest
+    return export_model(network, recipe.size_hw, target, preprocess(photograph(), recipe)).largest
 
 
 def _recipe_for_onnx(model: str | None, precision: Precision, onnx: Path) -> Recipe:
@@ -89,7 +90,7 @@ def network_recipe(model: str, precision: Precision, size: int | None) -> Recipe
     """Return the recipe for a network of the trainer, at its own input size or at ``size``."""
     recipe = _network_or_shipped(model, precision)
     if recipe is None:
-        raise InputError(f"there is no network {model!r}", hint="see `edgesod models`")
+        raise UsageError(f"there is no network {model!r}", hint=f"networks: {', '.join(_networks().names())}")
     return recipe.model_copy(update={"size_hw": (size, size)}) if size else recipe
 
 
@@ -99,11 +100,19 @@ def _network_or_shipped(model: str, precision: Precision) -> Recipe | None:
         return recipe_for(model, precision)
     except InputError:
         pass
-    try:
-        from trainer import networks
-    except ImportError:
-        return None
+    networks = _networks()
     if model not in networks.names():
         return None
     config = networks.config(model)
     return Recipe(model=model, size_hw=config.size_hw, precision=precision, preprocessing=config.preprocessing)
+
+
+def _networks() -> ModuleType:
+    """Return the trainer's networks, which need torch."""
+    try:
+        return import_module("trainer.networks")
+    except ImportError as error:
+        raise BackendError(
+            f"the networks and their weights need torch, which is not installed ({error})",
+            hint="pip install torch '.[train]', in a clone of edgesod",
+        ) from error

@@ -30,12 +30,12 @@ def command(
     """Time an engine: network alone and end to end, percentiles, and the papers' figures beside them."""
     from edgesod.bench import bench
     from edgesod.cli._runtime import open_runtime
-    from edgesod.evaluation.pairs import read_image, read_photograph
+    from edgesod.processing.pictures import photograph, read_picture
     from edgesod.processing.resize import resize_image
     from edgesod.timing import PAPER_FIGURES
 
     precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
-    frame = read_image(image) if image else resize_image(read_photograph(), (720, 1280), "linear")
+    frame = read_picture(image) if image else resize_image(photograph(), (720, 1280), "linear")
     with open_runtime(engine, model, precision, backend, threads) as runtime:
         report = bench(runtime, frame, warm_up_ms=warm_up, iterations=iterations, duration_s=duration)
         value = report.as_dict(runtime)

@@ -29,7 +29,7 @@ def command(
     source = recipe_and_onnx(model=model, precision="int8", weights=weights, onnx=onnx, size=size)
     with source as (recipe, fp32_onnx), _output.progress("calibrate") as update:
         table = calibrate(fp32_onnx, recipe, images, limit=limit, on_progress=update)
-    path = out or Path(f"{recipe.name.removesuffix('-int8')}.json")
+    path = out or Path(f"{recipe.stem}.json")
     table.write(path)
     if as_json:
         _output.result_json(

@@ -8,18 +8,15 @@ from edgesod.cli import _options, _output
 
 NAME = "doctor"
 
-_OPTIONAL = (
-    ("torch", "training and your own weights", "pip install 'edgesod[train]'"),
-    ("tensorrt", "engines for NVIDIA GPUs", "pip install 'edgesod[tensorrt]', on a machine with an NVIDIA GPU"),
-)
+_OPTIONAL = (("torch", "training and your own weights", "pip install torch '.[train]', in a clone of edgesod"),)
 
 
 def command(as_json: _options.Json = False) -> None:
     """Say which backends work here, what is installed, and how to get what is missing."""
     from edgesod import __version__, assets, zoo
+    from edgesod.errors import BackendError
     from edgesod.manifest import this_device, versions_here
-    from edgesod.runtime import available_backends
-    from edgesod.runtime.select import choose_backend
+    from edgesod.runtime import available_backends, choose_backend
 
     device = this_device()
     rows: list[tuple[str, str, str]] = [
@@ -34,7 +31,10 @@ def command(as_json: _options.Json = False) -> None:
     ]
     for name, state in available_backends().items():
         rows.append((f"backend {name}", state.text, state.remedy))
-    rows.append(("used for INT8", choose_backend("int8")[1], ""))
+    try:
+        rows.append(("used for INT8", choose_backend("int8")[1], ""))
+    except BackendError as error:
+        rows.append(("used for INT8", "nothing", error.hint))
     for package, use, remedy in _OPTIONAL:
         version = versions_here(package).get(package)
         rows.append((package, version or "not installed", "" if version else f"for {use}: {remedy}"))

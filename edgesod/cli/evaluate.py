@@ -66,7 +66,7 @@ def command(
     if as_json:
         _output.result_json(scores)
         return
-    published = compare_with_published(model or "", dataset or data.resolve().name.split("-")[0], scores)
+    published = compare_with_published(model or "", dataset or data.resolve().name.removesuffix(".tar"), scores)
     rows = [
         (key, value, *((published[key].published, published[key].difference) if key in published else ("", "")))
         for key, value in scores.items()

@@ -25,7 +25,7 @@ def command(
     from edgesod.cli._source import export_weights, network_recipe
 
     recipe = network_recipe(model, "fp32", size)
-    path = out or Path(f"{recipe.name.removesuffix('-fp32')}.onnx")
+    path = out or Path(f"{recipe.stem}.onnx")
     difference = export_weights(recipe, weights, path)
     if as_json:
         _output.result_json({"onnx": str(path), "largest_difference": difference})

@@ -23,12 +23,13 @@ def command(
 ) -> None:
     """Show an engine's manifest after checking it against the files and this machine."""
     from edgesod import assets
+    from edgesod.cli._source import DEFAULT_MODEL
     from edgesod.manifest import check_manifest
     from edgesod.recipe import recipe_for
 
     if engine is None:
         precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8) or "int8"
-        engine = assets.engines_root() / recipe_for(model or "u2netp", precision).name
+        engine = assets.engines_root() / recipe_for(model or DEFAULT_MODEL, precision).name
     manifest = check_manifest(engine)
     if as_json:
         _output.result_json(manifest.model_dump(mode="json"))

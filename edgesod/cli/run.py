@@ -54,6 +54,7 @@ def command(
     if effect not in EFFECTS:
         raise UsageError(f"there is no effect {effect!r}", hint=f"effects: {', '.join(EFFECTS)}")
     precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
+    _refuse_overwriting(inputs[0], out)
     # the input first: a wrong name should not cost a build
     with (
         open_source(inputs[0]) as opened,
@@ -66,3 +67,12 @@ def command(
         _output.note("nothing was written: --out FILE keeps the pictures")
     if pipeline.interrupted:
         raise KeyboardInterrupt
+
+
+def _refuse_overwriting(source: str, out: Path | None) -> None:
+    """Raise where the output would replace the input: the file itself, or the pictures of its folder."""
+    path = Path(source)
+    if out is None or not path.exists() or not out.exists():
+        return
+    if out.samefile(path) or (out.is_dir() and path.is_file() and out.samefile(path.parent)):
+        raise UsageError(f"--out {out} would overwrite the input {source}", hint="choose another --out")

@@ -19,7 +19,7 @@ def command(
     ],
     out: Annotated[Path, typer.Option(help="The run's folder: checkpoints and log.")],
     model: Annotated[str | None, typer.Option(help="Network; the recipe's by default.")] = None,
-    recipe: Annotated[str, typer.Option(help="Name of a shipped training recipe, or a TOML file.")] = "u2netp-fast",
+    recipe: Annotated[str, typer.Option(help="Name of a shipped training recipe, or a TOML file.")] = "u2netp-trunk",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
     start_from: Annotated[Path | None, typer.Option(help="Start from a checkpoint folder of another run.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode pictures.")] = 1,
@@ -36,7 +36,9 @@ def command(
         from trainer.training.loop import Progress, Trainer
         from trainer.training.recipe import load_recipe
     except ImportError as error:
-        raise BackendError(f"training needs torch ({error})", hint="pip install 'edgesod[train]'") from error
+        raise BackendError(
+            f"training needs torch ({error})", hint="pip install torch '.[train]', in a clone of edgesod"
+        ) from error
     plan = load_recipe(recipe)
     if model is not None and model != plan.network:
         plan = plan.model_copy(update={"network": model})
@@ -60,3 +62,5 @@ def command(
             _output.note(f"going on after {trainer.seen} images")
         trainer.run()
     _output.result(str(checkpoints(out)[-1]))
+    if trainer.is_interrupted:
+        raise KeyboardInterrupt

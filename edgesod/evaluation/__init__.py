@@ -1,4 +1,4 @@
-"""Scores of saliency maps, the sets they are scored on, and the pictures and tables made of them."""
+"""Scores of saliency maps, the sets they are scored on, and the curves and tables made of them."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.errors import InputError
+from edgesod.processing.pictures import decode_grey, decode_picture
 
 IMAGE_DIRS = ("images", "image", "imgs", "img", "DUTS-TR-Image", "DUTS-TE-Image")
 MASK_DIRS = ("masks", "mask", "gt", "GT", "ground_truth_mask", "DUTS-TR-Mask", "DUTS-TE-Mask")
@@ -56,20 +56,11 @@ class Place:
 
     def read_colour(self) -> NDArray[np.uint8]:
         """Decode to uint8 BGR ``(H, W, 3)``; raises InputError where that fails."""
-        return self._decode(cv2.IMREAD_COLOR)
+        return decode_picture(self.read(), str(self))
 
     def read_grey(self) -> NDArray[np.uint8]:
         """Decode to uint8 ``(H, W)``; raises InputError where that fails."""
-        return self._decode(cv2.IMREAD_GRAYSCALE)
-
-    def _decode(self, flags: int) -> NDArray[np.uint8]:
-        content = np.frombuffer(self.read(), np.uint8)
-        pixels = cv2.imdecode(content, flags) if content.size else None
-        if pixels is None:
-            raise InputError(
-                f"{self} cannot be decoded as an image ({content.size} bytes)", hint="copy the file again, or remove it"
-            )
-        return np.asarray(pixels, np.uint8)
+        return decode_grey(self.read(), str(self))
 
 
 class EvaluationSet:
@@ -130,39 +121,12 @@ def find_masks(place: str | Path) -> dict[str, Place]:
         InputError: There is none, or ``place`` is neither a folder nor a readable tar.
     """
     path = Path(place)
-    direct = [Place(file, file.as_posix()) for file in _images_in(path)]
-    found = _by_stem(direct, _MASK_SUFFIXES) or _by_stem(_within(_files_of(path), MASK_DIRS), _MASK_SUFFIXES)
+    files = _files_of(path)
+    direct = [file for file in files if file.path.parent == path]
+    found = _by_stem(direct, _MASK_SUFFIXES) or _by_stem(_within(files, MASK_DIRS), _MASK_SUFFIXES)
     if not found:
         raise InputError(f"{place} holds no image file", hint="give a folder of PNG files, or a set with a masks/ folder")
     return found
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """Return the image files right in a folder, sorted.
-
-    Raises:
-        InputError: There is none.
-    """
-    found = _images_in(Path(folder))
-    if not found:
-        raise InputError(f"{folder} holds no image", hint=f"give a folder of {', '.join(_IMAGE_SUFFIXES)} files")
-    return found
-
-
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Return an image file as uint8 BGR ``(H, W, 3)``.
-
-    Raises:
-        InputError: It cannot be read or decoded.
-    """
-    return Place(Path(path), str(path)).read_colour()
-
-
-def read_photograph() -> NDArray[np.uint8]:
-    """Return a real photograph that is always there, scikit-image's coffee cup: uint8 BGR ``(400, 600, 3)``."""
-    from skimage import data
-
-    return np.ascontiguousarray(data.coffee()[:, :, ::-1])  # type: ignore[no-untyped-call]
 
 
 def _by_stem(files: Iterable[Place], suffixes: tuple[str, ...]) -> dict[str, Place]:
@@ -186,16 +150,6 @@ def _by_stem(files: Iterable[Place], suffixes: tuple[str, ...]) -> dict[str, Pla
         if suffixes.index(name.suffix.lower()) < suffixes.index(other_name.suffix.lower()):
             found[name.stem] = file
     return found
-
-
-def _images_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"cannot list {folder}: {error.strerror or error}") from error
-    return [path for path in paths if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")]
 
 
 def _add(found: dict[str, Place], more: dict[str, Place]) -> None:

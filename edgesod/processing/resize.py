@@ -1,6 +1,6 @@
 """Bring a frame to the network's size and a map back to the frame's: the one implementation everything shares.
 
-Training, calibration, the gate and the runtime all call these two functions, so the network never meets a picture that was
+Training, calibration, the gate and the runtime all call these functions, so the network never meets a picture that was
 scaled in another way than the ones it was trained on.
 """
 

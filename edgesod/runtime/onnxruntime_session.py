@@ -52,7 +52,8 @@ class OnnxRuntimeSession(Session):
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exception types share no base but this one
             raise InputError(
-                f"ONNX Runtime cannot load {path}: {_first_line(error)}", hint="check it with `edgesod inspect`"
+                f"ONNX Runtime cannot load {path}: {_first_line(error)}",
+                hint="export it again: `edgesod export --model NAME --weights FILE`",
             ) from error
         super().__init__(NAME, map(_spec, session.get_inputs()), map(_spec, session.get_outputs()))
         self._session: ort.InferenceSession | None = session

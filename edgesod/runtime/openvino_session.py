@@ -103,7 +103,10 @@ def _read(path: Path) -> Any:
     try:
         model = reader.convert(reader.load(str(path)))
     except Exception as error:  # its exception types share no base but this one
-        raise InputError(f"OpenVINO cannot read {path}: {_last_line(error)}", hint="check it with `edgesod inspect`") from error
+        raise InputError(
+            f"OpenVINO cannot read {path}: {_last_line(error)}",
+            hint="export it again: `edgesod export --model NAME --weights FILE`",
+        ) from error
     if not model.inputs or not model.outputs:
         raise InputError(f"{path} holds no network: it has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
     return model

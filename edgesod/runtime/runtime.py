@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesod import assets
+from edgesod import assets, zoo
 from edgesod.errors import BackendError, InputError, ManifestMismatch, UsageError
-from edgesod.manifest import FILE_NAME, Manifest, check_manifest
+from edgesod.files import sha256_of
+from edgesod.manifest import FILE_NAME, Manifest, check_manifest, read_manifest
 from edgesod.processing.postprocess import postprocess
 from edgesod.processing.preprocess import as_bgr, preprocess
 from edgesod.recipe import Precision, Recipe, recipe_for
@@ -39,7 +40,7 @@ class Runtime:
 
     Args:
         engine: An engine folder, or the name of a shipped model. It is a folder when it is a path object, contains a path
-            separator, or exists.
+            separator, or holds a manifest.
         precision: For a model name: ``fp32`` runs the shipped ONNX, the others the engine built from it; ``int8`` where
             ``None``. An engine folder has its own.
         backend: ``"auto"``, or the name of a backend that must be had. An engine folder has its own.
@@ -74,14 +75,16 @@ class Runtime:
         recipe = recipe_for(str(engine), precision or DEFAULT_PRECISION)
         if recipe.precision == "fp32":
             name, reason = choose_backend("fp32", backend)
-            onnx = assets.models() / recipe.model / f"{recipe.model}.onnx"
-            self._adopt(open_session(onnx, "fp32", name, threads), recipe, reason)
+            self._adopt(open_session(zoo.shipped(recipe.model).onnx, "fp32", name, threads), recipe, reason)
             return
         folder = assets.engines_root() / recipe.name
+        build = f"edgesod build --model {recipe.model} --{recipe.precision}"
         if not (folder / FILE_NAME).is_file():
-            raise InputError(
-                f"{recipe.name} has not been built: there is no engine in {folder}",
-                hint=f"edgesod build --model {recipe.model} --{recipe.precision}",
+            raise InputError(f"{recipe.name} has not been built: there is no engine in {folder}", hint=build)
+        if not is_built_from_shipped(folder, recipe):
+            raise ManifestMismatch(
+                f"{folder} was not built from the {recipe.model} and the recipe that this version ships",
+                hint=f"`{build}`; or name the folder itself, to run what is in it",
             )
         self._open_folder(folder, recipe.precision, backend, threads)
 
@@ -222,10 +225,17 @@ class Runtime:
         return result
 
 
+def is_built_from_shipped(folder: Path, recipe: Recipe) -> bool:
+    """Say whether an engine folder was built from the shipped weights by the shipped recipe."""
+    manifest = read_manifest(folder)
+    shipped = sha256_of(zoo.shipped(recipe.model).onnx)
+    return manifest.recipe == recipe and manifest.sha256.get(manifest.onnx_file) == shipped
+
+
 def _is_folder(engine: str | os.PathLike[str]) -> bool:
     if not isinstance(engine, str):
         return True
-    return os.sep in engine or "/" in engine or Path(engine).is_dir()
+    return os.sep in engine or "/" in engine or (Path(engine) / FILE_NAME).is_file()
 
 
 def _check_tensors(session: Session, recipe: Recipe) -> None:
@@ -250,10 +260,9 @@ def _check_manifest_tensors(folder: Path, manifest: Manifest, session: Session) 
         ("inputs", session.inputs, manifest.inputs),
         ("outputs", session.outputs, manifest.outputs),
     ):
-        said = tuple(TensorSpec(t.name, t.shape, t.dtype) for t in recorded)
-        if found != said:
+        if found != recorded:
             raise ManifestMismatch(
-                f"the manifest of {folder} says the {what} are {_listed(said)}, the engine has {_listed(found)}",
+                f"the manifest of {folder} says the {what} are {_listed(recorded)}, the engine has {_listed(found)}",
                 hint=f"rebuild it: `edgesod build --model {manifest.recipe.model} --{manifest.precision}`",
             )
 

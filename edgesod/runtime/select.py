@@ -44,7 +44,6 @@ _BACKENDS = {
         "pip install openvino",
         {
             "fp32": "as fast as any at fp32, in half the memory",
-            "fp16": "reads fp16 weights and computes in fp32",
             "bf16": "runs bf16, which this CPU has",
             "int8": "runs int8 fastest on CPUs",
         },

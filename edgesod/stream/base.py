@@ -84,7 +84,10 @@ class Sink(ABC):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
 
 
 def as_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:

@@ -96,14 +96,14 @@ def run_pipeline(
 
     Raises:
         SourceLost: A live source delivered nothing for ``lost_after_s``.
-        Exception: Whatever a stage raised, as it was raised. The sinks are finished with the frames before it, except
-            the sink that raised, whose output is thrown away.
+        Exception: Whatever a stage raised, as it was raised. What the sinks hold is thrown away, except of a live source:
+            then only the output of a sink that raised is.
     """
     started_s = time.perf_counter()
     latencies: dict[str, Latencies] = defaultdict(Latencies)
     interrupted = False
     capture = Capture(source, stop=stop, lost_after_s=lost_after_s)
-    with _Outlet(render, sinks, on_failure=capture.cancel) as outlet:
+    with _Outlet(render, sinks, source.is_live, on_failure=capture.cancel) as outlet:
         try:
             with capture:
                 for frame in islice(capture, max_frames):
@@ -131,7 +131,8 @@ def run_pipeline(
 class _Outlet:
     """The sink thread. Leaving its ``with`` block drains it, finishes the sinks and raises what went wrong there."""
 
-    def __init__(self, render: Render | None, sinks: Sequence[Sink], on_failure: Callable[[], None]) -> None:
+    def __init__(self, render: Render | None, sinks: Sequence[Sink], is_live: bool, on_failure: Callable[[], None]) -> None:
+        self._is_live = is_live
         self.num_frames = 0
         self.latencies: dict[str, Latencies] = {name: Latencies() for name in ("render", "sink", "end_to_end")}
         self._render = render
@@ -153,9 +154,11 @@ class _Outlet:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._jobs.finish()
         self._thread.join()
+        # a camera's pictures do not come again, so what was recorded of it is kept; a file can be run once more
+        has_failed = (error is not None or self._error is not None) and not self._is_live
         for sink in self._sinks:
             try:
-                if sink is self._failed_sink:
+                if has_failed or sink is self._failed_sink:
                     sink.abort()
                 else:
                     sink.close()

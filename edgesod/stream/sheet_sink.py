@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesod.errors import UsageError
 from edgesod.processing.effects import composite
 from edgesod.processing.sheet import contact_sheet, write_sheet
 from edgesod.stream.base import Sink
@@ -32,6 +33,8 @@ class SheetSink(Sink):
     def __init__(self, path: str | Path, *, wanted: int = 8, columns: int = 4) -> None:
         self.name = str(path)
         self._path = Path(path)
+        if self._path.suffix.lower() != ".png":
+            raise UsageError(f"a contact sheet is a .png, not {self._path.name}", hint=f"{self._path.with_suffix('.png')}")
         self._wanted, self._columns = wanted, columns
         self._kept: list[NDArray[np.uint8]] = []
         self._stride = 1

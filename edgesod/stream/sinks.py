@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from edgesod.errors import OutputError, UsageError
 from edgesod.files import write_atomically
 from edgesod.processing.effects import composite
+from edgesod.processing.pictures import IMAGE_SUFFIXES
 from edgesod.stream.base import Sink, as_uint8
 from edgesod.stream.uri import (
-    IMAGE_SUFFIXES,
     SINKS,
     VIDEO_SUFFIXES,
     is_sequence,

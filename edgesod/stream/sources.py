@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 from edgesod.errors import InputError, UsageError
+from edgesod.processing.pictures import IMAGE_SUFFIXES
 from edgesod.stream.base import Source
 from edgesod.stream.camera import CameraSource, camera_number
 from edgesod.stream.pictures import PicturesSource
-from edgesod.stream.uri import IMAGE_SUFFIXES, SOURCES, is_sequence, redacted, scheme_of
+from edgesod.stream.uri import SOURCES, is_sequence, redacted, scheme_of
 
 
 def open_source(uri: str | os.PathLike[str]) -> Source:

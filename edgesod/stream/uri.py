@@ -10,7 +10,6 @@ SOURCES = "0 · camera:0 · v4l2:///dev/video0 · rtsp://… · http://… · cl
 SINKS = "out.mp4 (.mov, .mkv) · out.png (.jpg, .webp, .bmp, .tiff) · folder/ · out_%04d.png · null"
 """What :func:`edgesod.open_sink` takes, for messages."""
 
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv"))
 """Containers a sink can write; a source opens whatever FFmpeg reads."""
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgesod.errors import InputError
-from edgesod.evaluation.pairs import EvaluationSet, find_masks, list_images, read_image, read_photograph
+from edgesod.evaluation.pairs import EvaluationSet, find_masks
 from tests.helpers.pairs import write_pairs
 
 
@@ -113,16 +113,3 @@ def test_files_that_are_no_pair_are_named(data: Path) -> None:
     for stem, message in (("000", r"000\.jpg cannot be decoded"), ("001", r"001: image is \(48, 48\)"), ("002", "cannot read")):
         with pytest.raises(InputError, match=message):
             pairs.read(stem)
-
-
-def test_single_images_are_listed_and_read(data: Path, tmp_path: Path) -> None:
-    files = list_images(data / "images")
-    assert [path.name for path in files] == ["000.jpg", "001.jpg", "002.jpg"]
-    np.testing.assert_array_equal(read_image(files[1]), cv2.imread(str(files[1])))
-    with pytest.raises(InputError, match="holds no image"):
-        list_images(data)
-    with pytest.raises(InputError, match="holds no image"):
-        list_images(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="cannot read"):
-        read_image(tmp_path / "nothing.png")
-    assert read_photograph().shape == (400, 600, 3)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgesod.files import sha256_of
-from edgesod.manifest import GateReport, Manifest, Tensor, this_device
+from edgesod.manifest import GateReport, Manifest, this_device
 from edgesod.recipe import Recipe
 from edgesod.types import TensorSpec
 
@@ -71,8 +71,8 @@ def make_engine(folder: Path, recipe: Recipe = RECIPE, *, backend: str = "onnxru
         sha256={"model.onnx": hash_},
         device=this_device(),
         versions={},
-        inputs=(Tensor(name="image", shape=(1, 3, *recipe.size_hw), dtype="float32"),),
-        outputs=(Tensor(name="saliency", shape=(1, 1, *recipe.size_hw), dtype="float32"),),
+        inputs=(TensorSpec(name="image", shape=(1, 3, *recipe.size_hw), dtype="float32"),),
+        outputs=(TensorSpec(name="saliency", shape=(1, 1, *recipe.size_hw), dtype="float32"),),
         gate=gate,
         created="2026-01-01T00:00:00+00:00",
     )

@@ -13,7 +13,7 @@ from skimage import data
 
 from edgesod import assets
 from edgesod.errors import BackendError, CheckFailed, InputError, ManifestMismatch, UsageError
-from edgesod.manifest import Tensor, this_device
+from edgesod.manifest import this_device
 from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Postprocessing, Recipe, recipe_for
 from edgesod.runtime import MemorySession, Runtime, available_backends, open_session
@@ -226,8 +226,8 @@ def test_engine_folder_that_was_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"inputs": (Tensor(name="picture", shape=INPUT.shape, dtype="float32"),)}, "picture .* the engine has image"),
-        ({"outputs": (Tensor(name="saliency", shape=(1, 1, 9, 9), dtype="float32"),)}, r"\(1, 1, 9, 9\), the engine has"),
+        ({"inputs": (TensorSpec(name="picture", shape=INPUT.shape, dtype="float32"),)}, "picture .* the engine has image"),
+        ({"outputs": (TensorSpec(name="saliency", shape=(1, 1, 9, 9), dtype="float32"),)}, r"\(1, 1, 9, 9\), the engine has"),
         ({"device": this_device().model_copy(update={"architecture": "riscv64"})}, "riscv64"),
     ],
 )
@@ -241,10 +241,11 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGESOD_ENGINES", str(tmp_path / "built"))
     monkeypatch.setattr(assets, "models", lambda: tmp_path / "models")
     fp32, int8 = recipe_for("u2netp", "fp32"), recipe_for("u2netp", "int8")
-    with pytest.raises(InputError, match=r"there is no ONNX file at .*u2netp\.onnx"):
+    with pytest.raises(InputError, match="no model 'u2netp' is shipped"):
         Runtime("u2netp", "fp32")
     (tmp_path / "models/u2netp").mkdir(parents=True)
-    write_tiny(tmp_path / "models/u2netp/u2netp.onnx", fp32.size_hw)
+    (tmp_path / "models/u2netp/card.json").write_text("{}")
+    shipped = write_tiny(tmp_path / "models/u2netp/u2netp.onnx", fp32.size_hw)
     with Runtime("u2netp", "fp32", backend="onnxruntime") as runtime:
         assert (runtime.precision, runtime.backend) == ("fp32", "onnxruntime")
         assert runtime(_photograph()).map_hw.shape == fp32.size_hw
@@ -254,6 +255,17 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_engine(tmp_path / "built" / int8.name, int8)
     with Runtime("u2netp") as runtime:
         assert runtime.precision == "int8"
+    content = shipped.read_bytes()
+    shipped.write_bytes(content + b"\0")  # a newer version ships other weights
+    with pytest.raises(ManifestMismatch, match="was not built from the u2netp") as other:
+        Runtime("u2netp")
+    assert "edgesod build --model u2netp --int8" in other.value.hint
+    with Runtime(tmp_path / "built" / int8.name) as runtime:
+        assert runtime.precision == "int8"
+    shipped.write_bytes(content)
+    (tmp_path / "u2netp").mkdir()  # a folder of that name is nothing to a model's
+    with Runtime("u2netp", "fp32", backend="openvino"):
+        pass
     with pytest.raises(InputError, match="nothing-like-it"):
         Runtime("nothing-like-it")
 

@@ -28,11 +28,17 @@ def test_states() -> None:
         assert state.text
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_prefers_openvino_and_says_why(precision: str) -> None:
     name, reason = choose_backend(precision)
     assert name == ("openvino" if "openvino" in USABLE else "onnxruntime")
     assert reason.startswith(f"{name}: ")
+
+
+def test_fp16_is_onnx_runtimes() -> None:
+    assert choose_backend("fp16")[0] == "onnxruntime"
+    with pytest.raises(BackendError, match="openvino cannot be used: it does not run fp16"):
+        choose_backend("fp16", "openvino")
 
 
 @pytest.mark.parametrize("name", sorted(USABLE))

@@ -158,7 +158,7 @@ def test_an_error_in_the_source_comes_after_every_frame_before_it(num: int) -> N
         within_limit(lambda: run_pipeline(ListSource(num, error), process, None, [sink]))
     assert caught.value is error
     assert sink.seen == list(range(num))
-    assert (sink.num_closed, sink.num_aborted) == (1, 0)
+    assert (sink.num_closed, sink.num_aborted) == (0, 1)
 
 
 @pytest.mark.parametrize("at", [0, 30])
@@ -179,16 +179,16 @@ def test_an_error_in_a_callable_reaches_the_caller_as_it_is(stage: str, at: int)
         )
     assert caught.value is error
     assert sink.seen == list(range(at + (stage == "on_frame")))
-    assert (sink.num_closed, sink.num_aborted) == (1, 0)
+    assert (sink.num_closed, sink.num_aborted) == (0, 1)
     assert source.num_closed >= 1
 
 
 @pytest.mark.parametrize("at", [0, 30])
-def test_an_error_in_a_sink_aborts_that_one_and_finishes_the_others(at: int) -> None:
+def test_an_error_in_a_sink_throws_every_output_away(at: int) -> None:
     good, bad = ListSink(), ListSink(at, OutputError("full"))
     with pytest.raises(OutputError, match="full"):
         within_limit(lambda: run_pipeline(ListSource(10**9), process, None, [good, bad]))
-    assert (good.num_closed, good.num_aborted, bad.num_closed, bad.num_aborted) == (1, 0, 0, 1)
+    assert (good.num_closed, good.num_aborted, bad.num_closed, bad.num_aborted) == (0, 1, 0, 1)
     assert good.seen == list(range(at + 1))
 
 
@@ -236,14 +236,12 @@ def test_every_stage_may_fail_at_once(slow: str) -> None:
         within_limit(lambda: run_pipeline(ListSource(1, InputError("source")), failing, None, [Sluggish()]))
 
 
-def test_a_damaged_video_leaves_a_playable_output(tmp_path: Path) -> None:
+def test_a_damaged_video_leaves_no_output_that_looks_whole(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "in.mp4", pictures(60))
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
     with pytest.raises(InputError, match="damaged"):
         run_pipeline(open_source(clip), process, None, [open_sink(str(tmp_path / "out.mp4"), fps=25)])
-    seen = [stamp_of(frame.image) for frame in open_source(tmp_path / "out.mp4")]
-    assert seen == list(range(len(seen)))
-    assert len(seen) > 10
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
 def test_stop_ends_it_from_another_thread() -> None:

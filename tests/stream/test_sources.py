@@ -190,7 +190,7 @@ def test_a_broken_picture_is_named(tmp_path: Path, content: bytes) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), pictures(1)[0])
     (tmp_path / "b.png").write_bytes(content)
     frames: list[Frame] = []
-    with open_source(tmp_path) as source, pytest.raises(InputError, match=r"b\.png cannot be read"):
+    with open_source(tmp_path) as source, pytest.raises(InputError, match=r"b\.png cannot be decoded"):
         gather(source, frames)
     assert [frame.name for frame in frames] == ["a.png"]
 

@@ -59,7 +59,7 @@ def test_run_cut_in_two_ends_in_the_same_weights(data: str, tmp_path: Path, prec
 
     def stop_half_way() -> None:
         save()
-        cut._stopping = True
+        cut.is_interrupted = True
 
     cut._save = stop_half_way  # type: ignore[method-assign]
     cut.run()
@@ -148,7 +148,7 @@ def test_killed_at_random_resumes_from_a_whole_checkpoint(data: str, tmp_path: P
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, errors
+    assert process.returncode == 130, errors
     assert f"going on after {seen} images" in errors
     assert not list(run.glob(".*")), os.listdir(run)
 
@@ -172,6 +172,6 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
 
 def test_broken_recipe_says_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
-    path.write_text('network = "u2netp"\nlearning = 1\n')
+    path.write_text('network = "u2netp"\nlearning = 1\nstages = [{images = 8, size = 32, batch = 4, lr = 0.1}]\n')
     with pytest.raises(InputError, match="learning"):
         load_recipe(str(path))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from edgesod.errors import InputError
 from edgesod.evaluation.pairs import EvaluationSet
 from edgesod.recipe import IMAGENET_MEAN, IMAGENET_STD
 
@@ -48,7 +49,9 @@ class ResumableOrder:
 
     def __init__(self, n: int, batch: int, seed: int, seen: int, rank: int = 0, num_ranks: int = 1) -> None:
         if n < batch * num_ranks:
-            raise ValueError(f"{n} images do not fill one batch of {batch * num_ranks}")
+            raise InputError(
+                f"{n} images to train on do not fill one batch of {batch * num_ranks}", hint="a smaller batch, or more images"
+            )
         self.n, self.batch, self.seed, self.seen = n, batch, seed, seen
         self.rank, self.num_ranks = rank, num_ranks
 

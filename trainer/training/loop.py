@@ -61,7 +61,11 @@ class Trainer:
         out: The run's folder: checkpoints and ``log.jsonl``.
         start_from: Checkpoint folder of another run to take weights, averages and optimiser state from.
         workers: Processes that decode and augment ahead of the step.
-        on_progress: Called about once a second's worth of steps and at each validation.
+        on_progress: Called every 25 steps and at each validation.
+
+    Attributes:
+        seen: Images seen so far.
+        is_interrupted: Whether a signal ended the run.
     """
 
     def __init__(
@@ -80,7 +84,7 @@ class Trainer:
         self.stems, held = hold_out(self.source.stems)
         self.held = held[:: max(1, len(held) // recipe.validate_images)]
         self.seen = 0
-        self._stopping = False
+        self.is_interrupted = False
         self._set_up_model(start_from)
 
     def _set_up_model(self, start_from: Path | None) -> None:
@@ -108,7 +112,7 @@ class Trainer:
         """Train to the recipe's end, or until SIGINT or SIGTERM, which save and return."""
         previous = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            while self.seen < self.recipe.images and not self._stopping:
+            while self.seen < self.recipe.images and not self.is_interrupted:
                 self._run_stage()
             self._save()
         finally:
@@ -132,7 +136,7 @@ class Trainer:
                 self._save()
             if _crossed(before, self.seen, self.recipe.validate_every) or self.seen >= self.recipe.images:
                 self._validate(stage.size, speed, float(loss.total.detach()))
-            if self._stopping or self.seen >= end:
+            if self.is_interrupted or self.seen >= end:
                 return
 
     def _batches(self, stage: Stage) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
@@ -153,7 +157,7 @@ class Trainer:
         if not torch.isfinite(loss.total):
             raise CheckFailed(
                 f"the loss is {float(loss.total.detach())} after {self.seen} images, in the batch {', '.join(stems)}",
-                hint="look at those files with `edgesod data check`; else lower the learning rate",
+                hint="look at those files; if they are as they should be, lower the learning rate",
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss.total)
@@ -193,7 +197,7 @@ class Trainer:
             save_checkpoint(self.out, self.seen, self.module, self.ema, self.optimizer, record)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self._stopping = True
+        self.is_interrupted = True
 
 
 def _crossed(before: int, after: int, every: int) -> bool:
