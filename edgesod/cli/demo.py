@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -21,17 +22,19 @@ def command(
     from edgesod.bench import run_report
     from edgesod.cli._report import print_run_report
     from edgesod.cli._runtime import open_runtime
-    from edgesod.cli._session import run_session
+    from edgesod.cli._session import open_sinks, run_session
     from edgesod.files import write_atomically
     from edgesod.stream import open_source
     from edgesod.stream.tour import write_tour
 
-    with open_runtime(None, None, None, build_default=True) as runtime:
+    with ExitStack() as stack:
+        runtime = stack.enter_context(open_runtime(None, None, None, build_default=True))
         clip = out / "clip.mp4"
         _output.note(f"making {clip} from scikit-image's photographs")
         write_tour(clip, seconds=seconds)
         video, sheet = out / "out.mp4", out / "contact_sheet.png"
-        pipeline = run_session(runtime, open_source(clip), out=video, effect="overlay", sheet=sheet)
+        source = stack.enter_context(open_source(clip))
+        pipeline = run_session(runtime, source, open_sinks(stack, source, out=video, sheet=sheet))
         report = run_report(runtime, pipeline, input=str(clip), output=str(video), effect="overlay")
     write_atomically(out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
     print_run_report(report, as_json=False)

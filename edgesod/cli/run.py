@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,7 @@ def command(
     from edgesod.bench import run_report
     from edgesod.cli._report import print_run_report
     from edgesod.cli._runtime import open_runtime
-    from edgesod.cli._session import run_session
+    from edgesod.cli._session import open_sinks, run_session
     from edgesod.processing.effects import EFFECTS
     from edgesod.stream import open_source
 
@@ -55,12 +56,12 @@ def command(
         raise UsageError(f"there is no effect {effect!r}", hint=f"effects: {', '.join(EFFECTS)}")
     precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
     _refuse_overwriting(inputs[0], out)
-    # the input first: a wrong name should not cost a build
-    with (
-        open_source(inputs[0]) as opened,
-        open_runtime(engine, model, precision, backend, threads, build_default=True) as runtime,
-    ):
-        pipeline = run_session(runtime, opened, out=out, effect=effect, sheet=contact_sheet, max_frames=max_frames)
+    # input and outputs first: a wrong name should not cost a build
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_source(inputs[0]))
+        sinks = open_sinks(stack, opened, out=out, sheet=contact_sheet)
+        runtime = stack.enter_context(open_runtime(engine, model, precision, backend, threads, build_default=True))
+        pipeline = run_session(runtime, opened, sinks, effect=effect, max_frames=max_frames)
         report = run_report(runtime, pipeline, input=opened.name, output=str(out) if out else None, effect=effect)
     print_run_report(report, as_json=as_json)
     if out is None:

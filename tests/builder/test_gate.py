@@ -131,5 +131,5 @@ def test_manifest_records_the_whole_chain(tmp_path: Path, precision: str) -> Non
 
 
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no image"):
+    with pytest.raises(InputError, match="holds no picture"):
         GateSet(tmp_path)

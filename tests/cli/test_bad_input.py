@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, save
 from edgesod import assets, zoo
 from edgesod.stream.tour import write_tour
 from tests.helpers.cli import ROOT, edgesod, engine_int8
+from tests.helpers.pairs import write_pairs
 
 __all__ = ["engine_int8"]
 
@@ -57,6 +58,10 @@ def _fails(code: int, *words: str, says: str, cwd: Path, **env: str) -> str:
         (["bench", "--engine", "absent"], 3, "absent"),
         (["eval", "--data", "absent", "--model", "u2netp", "--fp32"], 3, "absent"),
         (["eval", "--data", "absent"], 2, "one thing"),
+        (["build", "--model", "u2netp", "--fp32", "--size", "64"], 2, "--size goes with --weights"),
+        (["build", "--model", "u2netp", "--fp32", "--calib", "."], 2, "calibration is for INT8"),
+        (["export", "--model", "nonesuch", "--weights", "absent.pth"], 2, "no network 'nonesuch'"),
+        (["train", "--data", "absent", "--out", "run"], 3, "absent"),
         (["nonesuch"], 2, "nonesuch"),
         (["run", "--nonesuch"], 2, "nonesuch"),
     ],
@@ -194,6 +199,31 @@ def test_disk_that_fills_up(tmp_path: Path, engine_int8: Path) -> None:
         assert "Traceback" not in done.stderr
     assert {p.name for p in tmp_path.iterdir()} <= {"clip.mp4", "engines"}
     assert not list((tmp_path / "engines").glob("*")) if (tmp_path / "engines").exists() else True
+
+
+def test_output_that_is_the_input_is_refused(tmp_path: Path, engine_int8: Path) -> None:
+    write_pairs(tmp_path / "set", 2)
+    before = {path: path.read_bytes() for path in (tmp_path / "set" / "images").iterdir()}
+    picture = str(min(before))
+    for words in (["--image", "set/images", "--out", "set/images"], ["--image", picture, "--out", picture]):
+        _fails(2, "run", "--engine", str(engine_int8), *words, says="would overwrite the input", cwd=tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "set" / "images").iterdir()} == before
+
+
+def test_wrong_outputs_are_refused_before_anything_is_built(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "set", 1)
+    for option, name, code in (("--contact-sheet", "sheet.jpg", 2), ("--out", "set/images/000.jpg/out.mp4", 5)):
+        done = edgesod("run", "--image", "set/images/000.jpg", option, name, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        assert "building it" not in done.stderr
+
+
+def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(zoo.shipped("u2netp").onnx))
+    onnx.save(model, str(tmp_path / "outside.onnx"), save_as_external_data=True, location="outside.data")
+    _fails(3, "build", "--onnx", "outside.onnx", "--fp32", says="in another file", cwd=tmp_path)
 
 
 def test_unwritable_output(tmp_path: Path, engine_int8: Path) -> None:
