@@ -91,9 +91,8 @@ def test_interrupted_run_ends_with_statistics_and_a_playable_file(tmp_path: Path
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out-*")) and time.monotonic() < deadline:
+    while sum(path.stat().st_size for path in tmp_path.glob(".out-*")) < 20_000 and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(2)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
