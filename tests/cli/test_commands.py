@@ -90,7 +90,7 @@ def test_interrupted_run_ends_with_statistics_and_a_playable_file(tmp_path: Path
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while sum(path.stat().st_size for path in tmp_path.glob(".out-*")) < 20_000 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
