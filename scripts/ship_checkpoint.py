@@ -91,7 +91,7 @@ def _card_text(card: dict[str, Any]) -> str:
         f"{card['parameters']:,} parameters, trained from scratch by `edgesod train`; written by `scripts/ship_checkpoint.py`.",
         "",
         f"- **Data**: {card['data']}.",
-        f"- **Training**: {card['training']['note']} Images seen, run after run: "
+        f"- **Training**: {card['training']['note']} Images seen, run after run, as last logged (every 25 steps): "
         + ", ".join(f"{n:,}" for n in card["training"]["images_seen_by_run"])
         + ".",
         f"- **Licence**: {card['licence']}",
