@@ -17,7 +17,10 @@ BASE = [
     "onnxsim>=0.4.36",
     "opencv-python>=4.8",
     "openvino>=2024.0; platform_machine in 'x86_64 AMD64 arm64 aarch64'",
+    "platformdirs>=4",
+    "pooch>=1.8",
     "pydantic>=2.6",
+    "requests>=2.28",  # what pooch downloads with
     "rich>=13",
     "scikit-image>=0.22",  # its freely licensed photographs: the gate's default images and the demo's clip
     "tomli>=2; python_version < '3.11'",
@@ -25,7 +28,7 @@ BASE = [
 ]
 EXTRAS = {
     "train": ["lightning-fabric>=2.4", "safetensors>=0.4", "tensorboard>=2.15", "torch>=2.11"],
-    "tensorrt": ["tensorrt>=8.5", "cuda-python>=12"],  # pycuda serves as well: it has no wheels and needs the CUDA toolkit
+    "tensorrt": ["tensorrt>=8.5", "cuda-python>=12.8"],  # pycuda serves as well: it has no wheels and needs the CUDA toolkit
     "web": ["fastapi>=0.110", "uvicorn>=0.29"],
     "dev": [
         "mypy>=1.10",

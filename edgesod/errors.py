@@ -8,7 +8,8 @@
     ├── InputError                    3   a model, image, video, folder or table that cannot be read
     │   └── StaleError                3   an input that belongs to something else: a table of another ONNX, …
     ├── BackendError                  4   a backend or device that is missing or does not fit
-    │   └── ManifestMismatch          4   an engine folder made for something else than what is here
+    │   ├── ManifestMismatch          4   an engine folder made for something else than what is here
+    │   └── DeviceError               4   a GPU that failed in use, or was used against its rules
     ├── BuildError                    5   an engine that could not be built
     │   └── OutputError               5   a result that could not be written
     └── SourceLost                    6   a camera or stream that went away for good
@@ -62,6 +63,10 @@ class BackendError(EdgesodError):
 
 class ManifestMismatch(BackendError):
     """An engine folder does not fit its manifest, this machine or the backend here."""
+
+
+class DeviceError(BackendError):
+    """A GPU failed while in use (out of memory, lost), or was used against its rules (another thread, after closing)."""
 
 
 class BuildError(EdgesodError):

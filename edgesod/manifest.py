@@ -33,6 +33,47 @@ class Device(_Strict):
     """Whether the CPU multiplies 8-bit integers into 32-bit sums without saturating (VNNI, or ARM's dot product)."""
 
 
+class Gpu(_Strict):
+    """The GPU an engine was built on, or the one that is here."""
+
+    name: str
+    """As the driver gives it, such as ``Orin`` or ``NVIDIA GeForce RTX 4070``."""
+    compute_capability: tuple[int, int]
+    """Such as ``(8, 7)``."""
+    memory_bytes: int
+    """All its memory; on an integrated GPU, the machine's."""
+    is_integrated: bool
+    """Whether it shares its memory with the CPU."""
+    driver: tuple[int, int]
+    """The newest CUDA that the driver serves, such as ``(12, 6)``."""
+
+    @property
+    def text(self) -> str:
+        """Name, compute capability and driver in a few words."""
+        return f"{self.name} (compute capability {_dotted(self.compute_capability)}, driver for CUDA {_dotted(self.driver)})"
+
+
+class TensorRtBuild(_Strict):
+    """How TensorRT built an engine, as far as it decides where the engine runs and what it is."""
+
+    version: str
+    """``tensorrt.__version__``."""
+    gpu: Gpu
+    typing: Literal["weak", "strong"]
+    """Whether precision was asked for by flags or is that of the graph."""
+    hardware_compatibility: Literal["none", "same-compute-capability", "ampere-plus"] = "none"
+    """Which other GPUs it may run on."""
+    is_version_compatible: bool = False
+    """Whether later TensorRT may run it; such an engine carries code, so it is run only where its file's hash is right."""
+    optimization_level: int | None = None
+    """0 to 5; ``None`` where TensorRT has no such setting (8.5)."""
+    dla_core: int | None = None
+    batch: tuple[int, int, int] = (1, 1, 1)
+    """Smallest, best and largest batch."""
+    layers: dict[str, int] = {}
+    """Number of layers by the type they compute in, as the engine inspector reads them back."""
+
+
 class GateReport(_Strict):
     """What the gate measured, engine against FP32 on the same images."""
 
@@ -70,6 +111,8 @@ class Manifest(_Strict):
     sha256: dict[str, str]
     """File name → hash for every file in the folder, and ``calibration_table`` where one was used."""
     device: Device
+    tensorrt: TensorRtBuild | None = None
+    """How TensorRT built it; ``None`` for the other backends."""
     versions: dict[str, str]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -81,6 +124,12 @@ class Manifest(_Strict):
     def precision(self) -> Precision:
         """The recipe's precision."""
         return self.recipe.precision
+
+    @property
+    def rebuild(self) -> str:
+        """The command that builds it again on this machine."""
+        command = f"edgesod build --model {self.recipe.model} --{self.precision}"
+        return f"{command} --backend {self.backend}" if self.tensorrt is not None else command
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into ``folder``, whole or not at all."""
@@ -108,14 +157,16 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 
 def check_manifest(folder: str | Path) -> Manifest:
-    """Read a manifest and compare it with the files beside it and with this machine.
+    """Read a manifest and compare it with the files beside it and with this machine's CPU.
+
+    What TensorRT built is compared with GPU and TensorRT by :func:`check_gpu`, which needs to be told what is here.
 
     Raises:
         ManifestMismatch: A file is missing or changed, or the engine was built for a CPU with other integer arithmetic.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    rebuild = f"edgesod build --model {manifest.recipe.model} --{manifest.precision}"
+    rebuild = manifest.rebuild
     for name in (manifest.engine_file, manifest.onnx_file):
         path = folder / name
         if not path.is_file():
@@ -130,13 +181,69 @@ def check_manifest(folder: str | Path) -> Manifest:
             f"{folder} was built for {manifest.device.architecture}, this machine is {here.architecture}",
             hint=f"rebuild it here: `{rebuild}`",
         )
-    if manifest.precision == "int8" and manifest.device.int8_dot_product and not here.int8_dot_product:
+    on_cpu = manifest.tensorrt is None
+    if on_cpu and manifest.precision == "int8" and manifest.device.int8_dot_product and not here.int8_dot_product:
         raise ManifestMismatch(
             f"{folder} was built for a CPU with an 8-bit dot product ({manifest.device.name}); {here.name} has none, "
             "and its 16-bit sums would saturate",
             hint=f"rebuild it here: `{rebuild}`",
         )
     return manifest
+
+
+def check_gpu(what: str | Path, manifest: Manifest, gpu: Gpu, tensorrt: str) -> None:
+    """Compare an engine that TensorRT built with the GPU and the TensorRT that are here, before it is loaded.
+
+    Args:
+        what: The engine folder, for the message.
+        manifest: Its manifest.
+        gpu: The GPU that is here.
+        tensorrt: ``tensorrt.__version__`` of the one that is here.
+
+    Raises:
+        ManifestMismatch: One of them does not fit. A driver newer than the one it was built with does.
+    """
+    built = manifest.tensorrt
+    if built is None:
+        raise ManifestMismatch(
+            f"the manifest of {what} does not say which TensorRT and GPU it was built with, so it cannot be compared with "
+            f"TensorRT {tensorrt} on {gpu.text}",
+            hint=f"rebuild it here: `{manifest.rebuild}`",
+        )
+    fits_gpu = {
+        "none": (built.gpu.name, built.gpu.compute_capability) == (gpu.name, gpu.compute_capability),
+        "same-compute-capability": built.gpu.compute_capability == gpu.compute_capability,
+        "ampere-plus": gpu.compute_capability >= (8, 0),
+    }[built.hardware_compatibility]
+    for fits, there, here in (
+        (_fits_version(built, tensorrt), f"TensorRT {built.version}", f"TensorRT {tensorrt}"),
+        (fits_gpu, _gpu_words(built.gpu), _gpu_words(gpu)),
+        (
+            built.gpu.driver <= gpu.driver,
+            f"a driver for CUDA {_dotted(built.gpu.driver)}",
+            f"an older one, for CUDA {_dotted(gpu.driver)}",
+        ),
+    ):
+        if not fits:
+            raise ManifestMismatch(
+                f"{what} was built with {there}, this machine has {here}", hint=f"rebuild it here: `{manifest.rebuild}`"
+            )
+
+
+def _fits_version(built: TensorRtBuild, here: str) -> bool:
+    if built.version == here:
+        return True
+    old, new = (tuple(int(part) for part in version.split(".")[:2]) for version in (built.version, here))
+    # within a major version and into the next one, never further and never back
+    return built.is_version_compatible and old <= new and new[0] - old[0] <= (2 if old[0] == 8 else 1)
+
+
+def _gpu_words(gpu: Gpu) -> str:
+    return f"{gpu.name} (compute capability {_dotted(gpu.compute_capability)})"
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 @cache

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 StageTimes = dict[str, float]
-"""Milliseconds by stage: ``capture``, ``preprocess``, ``inference``, ``postprocess``, ``sink``, ``end_to_end``."""
+"""Milliseconds by stage: ``capture``, ``preprocess``, ``inference``, ``postprocess``, ``sink``, ``end_to_end``; on a GPU also
+``h2d``, ``compute`` and ``d2h``, which are parts of ``inference`` by the GPU's own clock."""
 
 SaliencyMap = NDArray[np.float32]
 """float32 ``(H, W)`` in [0, 1]: how much each pixel belongs to what one looks at first. Not an alpha matte."""
@@ -76,4 +77,5 @@ class Result:
     @cached_property
     def mask(self) -> Mask:
         """The mask at frame size, uint8 ``(H, W)``, 255 where the saliency reaches the threshold, else 0."""
-        return np.where(self.saliency >= self.threshold, np.uint8(255), np.uint8(0))
+        mask: Mask = np.where(self.saliency >= self.threshold, np.uint8(255), np.uint8(0))
+        return mask

@@ -29,6 +29,7 @@ def command(as_json: _options.Json = False) -> None:
             "" if device.int8_dot_product else "INT8 engines use 7-bit weights here and gain less",
         ),
     ]
+    rows.append(("GPU", *_gpu()))
     for name, state in available_backends().items():
         rows.append((f"backend {name}", state.text, state.remedy))
     try:
@@ -47,6 +48,19 @@ def command(as_json: _options.Json = False) -> None:
         _output.result_json({"checks": [{"what": a, "state": b, "remedy": c} for a, b, c in rows]})
         return
     _output.table("", ("what", "here", "to do"), rows)
+
+
+def _gpu() -> tuple[str, str]:
+    from edgesod.errors import BackendError
+    from edgesod.runtime.cuda import driver_is_installed, open_cuda
+
+    try:
+        with open_cuda() as cuda:
+            gpu, (free, total) = cuda.device_info(), cuda.mem_info()
+            graphs = "with" if cuda.has_graphs else "without"
+            return f"{gpu.text}, {free >> 20} of {total >> 20} MiB free; by {cuda.name}, {graphs} CUDA graphs", ""
+    except BackendError as error:
+        return str(error), error.hint if driver_is_installed() else ""
 
 
 def _h264() -> tuple[str, str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgesod.cli import _options, _output
+from edgesod.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgesod.manifest import Manifest, TensorRtBuild
 
 NAME = "inspect"
 
@@ -19,6 +23,7 @@ def command(
     fp16: _options.Fp16 = False,
     bf16: _options.Bf16 = False,
     int8: _options.Int8 = False,
+    layers: Annotated[bool, typer.Option("--layers", help="TensorRT: time each layer instead, the slowest first.")] = False,
     as_json: _options.Json = False,
 ) -> None:
     """Show an engine's manifest after checking it against the files and this machine."""
@@ -31,6 +36,13 @@ def command(
         precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8) or "int8"
         engine = assets.engines_root() / recipe_for(model or DEFAULT_MODEL, precision).name
     manifest = check_manifest(engine)
+    if manifest.backend == "tensorrt":
+        from edgesod.runtime.tensorrt_engine import check_here
+
+        check_here(engine, manifest)
+    if layers:
+        _layers(engine, manifest, as_json)
+        return
     if as_json:
         _output.result_json(manifest.model_dump(mode="json"))
         return
@@ -39,6 +51,11 @@ def command(
         ("recipe", manifest.recipe.name),
         ("backend", manifest.backend),
         ("built", f"{manifest.created} on {manifest.device.name} ({manifest.device.architecture})"),
+        *(
+            ()
+            if manifest.tensorrt is None
+            else (("GPU", manifest.tensorrt.gpu.text), ("layers by type", _counts(manifest.tensorrt)))
+        ),
         ("inputs", ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in manifest.inputs)),
         ("outputs", ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in manifest.outputs)),
         ("gate", f"{gate.n} images ({gate.images}): maps differ by {gate.map_mae:.4f}, masks agree to IoU {gate.mask_iou:.3f}"),
@@ -47,3 +64,25 @@ def command(
         *((f"version {name}", value) for name, value in sorted(manifest.versions.items())),
     ]
     _output.table(f"{engine}: fits its files and this machine", ("", ""), rows)
+
+
+def _layers(engine: Path, manifest: Manifest, as_json: bool) -> None:
+    if manifest.backend != "tensorrt":
+        raise UsageError(
+            f"{engine} runs on {manifest.backend}, which does not time its layers",
+            hint="build it with --backend tensorrt, or leave out --layers",
+        )
+    from edgesod.runtime.tensorrt_session import TensorRtSession
+
+    session = TensorRtSession(engine / manifest.engine_file)
+    with session:
+        times = sorted(session.layer_times(), key=lambda layer: -layer.ms)
+    if as_json:
+        _output.result_json({"layers": [{"name": t.name, "ms": t.ms, "share": t.share} for t in times]})
+        return
+    rows = [(t.name, f"{t.ms:.4f}", f"{t.share:.1%}") for t in times]
+    _output.table(f"{engine}: {sum(t.ms for t in times):.3f} ms in {len(times)} layers", ("layer", "ms", "share"), rows)
+
+
+def _counts(build: TensorRtBuild) -> str:
+    return ", ".join(f"{n} {name}" for name, n in build.layers.items()) or "not recorded"

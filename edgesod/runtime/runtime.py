@@ -21,6 +21,7 @@ from edgesod.manifest import FILE_NAME, Manifest, check_manifest, read_manifest
 from edgesod.processing.postprocess import postprocess
 from edgesod.processing.preprocess import as_bgr, preprocess
 from edgesod.recipe import Precision, Recipe, recipe_for
+from edgesod.runtime.powers import StagesInputs, TimesStages
 from edgesod.runtime.select import AUTO, choose_backend, open_session
 from edgesod.runtime.session import Session
 from edgesod.types import Result, TensorSpec
@@ -75,10 +76,13 @@ class Runtime:
         recipe = recipe_for(str(engine), precision or DEFAULT_PRECISION)
         if recipe.precision == "fp32":
             name, reason = choose_backend("fp32", backend)
-            self._adopt(open_session(zoo.shipped(recipe.model).onnx, "fp32", name, threads), recipe, reason)
-            return
+            if name != "tensorrt":  # which runs no ONNX, so its fp32 is built like the other precisions
+                self._adopt(open_session(zoo.shipped(recipe.model).onnx, "fp32", name, threads), recipe, reason)
+                return
         folder = assets.engines_root() / recipe.name
-        build = f"edgesod build --model {recipe.model} --{recipe.precision}"
+        build = f"edgesod build --model {recipe.model} --{recipe.precision}" + (
+            f" --backend {backend}" if backend != AUTO else ""
+        )
         if not (folder / FILE_NAME).is_file():
             raise InputError(f"{recipe.name} has not been built: there is no engine in {folder}", hint=build)
         if not is_built_from_shipped(folder, recipe):
@@ -200,7 +204,9 @@ class Runtime:
         self.reason = reason
         self._session = session
         self._input, self._output = session.inputs[0].name, session.outputs[0].name
-        self._tensor = np.empty(session.inputs[0].shape, np.float32)
+        self._timed = session if isinstance(session, TimesStages) else None
+        staged = session.staging if isinstance(session, StagesInputs) else {}
+        self._tensor = staged.get(self._input, np.empty(session.inputs[0].shape, np.float32))
         self._lock = threading.Lock()
         self._is_closed = False
         log.debug("%s opened, %s", recipe.name, reason)
@@ -222,6 +228,8 @@ class Runtime:
             "inference": (inferred - prepared) * 1e3,
             "postprocess": (ended - inferred) * 1e3,
         }
+        if self._timed is not None:
+            result.times_ms |= self._timed.times_ms
         return result
 
 
@@ -263,7 +271,7 @@ def _check_manifest_tensors(folder: Path, manifest: Manifest, session: Session) 
         if found != recorded:
             raise ManifestMismatch(
                 f"the manifest of {folder} says the {what} are {_listed(recorded)}, the engine has {_listed(found)}",
-                hint=f"rebuild it: `edgesod build --model {manifest.recipe.model} --{manifest.precision}`",
+                hint=f"rebuild it: `{manifest.rebuild}`",
             )
 
 

@@ -7,10 +7,16 @@ import sys
 import pytest
 
 from edgesod.errors import BackendError, UsageError
-from edgesod.recipe import PRECISIONS
-from edgesod.runtime import available_backends, choose_backend, select
+from edgesod.runtime import available_backends, choose_backend, select, tensorrt_version
 
-USABLE = {name for name, state in available_backends().items() if state.is_usable}
+USABLE = {name for name, state in available_backends().items() if state.is_usable} - {"tensorrt"}
+
+
+@pytest.fixture(autouse=True)
+def _without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What TensorRT changes is tested in test_tensorrt_refusals.py, on machines with and without."""
+    monkeypatch.setattr(tensorrt_version, "_is_installed", lambda: False)
+    monkeypatch.setattr(select, "driver_is_installed", lambda: False)
 
 
 @pytest.fixture
@@ -21,7 +27,7 @@ def _without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_states() -> None:
     states = available_backends()
-    assert list(states) == ["openvino", "onnxruntime"]
+    assert list(states) == ["tensorrt", "openvino", "onnxruntime"]
     assert states["onnxruntime"].is_usable
     for state in states.values():
         assert bool(state.remedy) != state.is_usable
@@ -87,10 +93,13 @@ def test_bf16_needs_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_backend("bf16")[0] == "openvino"
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_tensorrt_is_not_in_this_version(precision: str) -> None:
-    with pytest.raises(BackendError, match="TensorRT are not built by this version"):
-        choose_backend(precision, "tensorrt")
+def test_without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    for precision in ("fp32", "fp16", "int8"):
+        with pytest.raises(BackendError, match="TensorRT is not installed, and there is no NVIDIA driver"):
+            choose_backend(precision, "tensorrt")
+        assert "tensorrt" not in choose_backend(precision)[1]  # without a GPU's driver it is nothing to remark on
+    monkeypatch.setattr(select, "driver_is_installed", lambda: True)
+    assert choose_backend("int8")[1].endswith("; tensorrt is not used: TensorRT is not installed")
 
 
 def test_unknown() -> None:

@@ -14,16 +14,27 @@ import pytest
 
 from edgesod.errors import BackendError, EdgesodError, InputError, UsageError
 from edgesod.runtime import MemorySession, Session, available_backends, open_session
+from edgesod.runtime.cuda import VARIABLE
 from edgesod.runtime.threads import resolve_threads
+from tests.contract.fake_tensorrt import make_fake
+from tests.contract.record import VERSIONS, load
 from tests.helpers.engines import INPUT, OUTPUT, run_tiny, write_tiny
+from tests.helpers.tensorrt import write_plan
 
-INSTALLED = [name for name, state in available_backends().items() if state.is_usable]
+INSTALLED = [name for name, state in available_backends().items() if state.is_usable and name != "tensorrt"]
+"""Those that read ONNX."""
 
 
-@pytest.fixture(params=["memory", "onnxruntime", "openvino"])
-def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
-    if request.param == "memory":
-        opened: Session = MemorySession(lambda feeds: {"saliency": run_tiny(feeds["image"])}, [INPUT], [OUTPUT])
+@pytest.fixture(params=["memory", "tensorrt", "onnxruntime", "openvino"])
+def session(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    if request.param == "tensorrt":
+        fake = make_fake(load(VERSIONS[-1]))
+        monkeypatch.setitem(sys.modules, "tensorrt", fake)
+        monkeypatch.setenv(VARIABLE, "memory")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        opened: Session = open_session(write_plan(tmp_path / "tiny.plan", fake), "fp32")
+    elif request.param == "memory":
+        opened = MemorySession(lambda feeds: {"saliency": run_tiny(feeds["image"])}, [INPUT], [OUTPUT])
     elif request.param in INSTALLED:
         opened = open_session(write_tiny(tmp_path / "tiny.onnx"), "fp32", request.param, threads=1)
     else:
@@ -39,7 +50,7 @@ def _feed(seed: int = 0) -> np.ndarray:
 def test_names_its_tensors(session: Session) -> None:
     assert session.inputs == (INPUT,)
     assert session.outputs == (OUTPUT,)
-    assert session.backend in ("memory", *INSTALLED)
+    assert session.backend in ("memory", "tensorrt", *INSTALLED)
 
 
 def test_computes_what_numpy_computes(session: Session) -> None:

@@ -1,0 +1,18 @@
+"""CUDA in a dozen operations, by cuda-python, pycuda or in memory: all that running an engine takes."""
+
+from __future__ import annotations
+
+from edgesod.runtime.cuda.base import Buffer, Cuda, Event, Graph, Stream
+from edgesod.runtime.cuda.select import VARIABLE, choose_provider, driver_is_installed, open_cuda
+
+__all__ = [
+    "VARIABLE",
+    "Buffer",
+    "Cuda",
+    "Event",
+    "Graph",
+    "Stream",
+    "choose_provider",
+    "driver_is_installed",
+    "open_cuda",
+]
