@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from edgesod.builder.engine import build
 from edgesod.builder.gate import GateSet, measure, verdict
+from edgesod.builder.tensorrt_policy import TensorRtOptions
 
-__all__ = ["GateSet", "build", "measure", "verdict"]
+__all__ = ["GateSet", "TensorRtOptions", "build", "measure", "verdict"]

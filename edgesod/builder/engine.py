@@ -6,20 +6,25 @@ import logging
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgesod import __version__, assets
-from edgesod.errors import InputError, StaleError, UsageError
+from edgesod.errors import InputError, UsageError
 from edgesod.files import replacing_folder, sha256_of
 from edgesod.manifest import Manifest, this_device, versions_here
 from edgesod.recipe import Recipe
 from edgesod.runtime import Runtime, choose_backend, open_session
 
 from .gate import GateSet, measure, verdict
+from .job import FP32, Job, Maker, make_for_cpu
+
+if TYPE_CHECKING:
+    from .tensorrt_policy import TensorRtOptions
 
 log = logging.getLogger("edgesod.builder")
 
-_FP32, _TYPED, _TABLE = "model.onnx", "engine.onnx", "calibration.json"
 _PACKAGES = ("onnx", "onnxruntime", "openvino", "numpy", "opencv-python")
 
 
@@ -30,6 +35,7 @@ def build(
     table: str | Path | None = None,
     verify: str | Path | None = None,
     backend: str = "auto",
+    tensorrt: TensorRtOptions | None = None,
     threads: int | None = None,
     root: str | Path | None = None,
     on_step: Callable[[str], None] = log.info,
@@ -40,11 +46,13 @@ def build(
     Args:
         recipe: What to build.
         onnx: FP32 ONNX with one image input ``(1, 3, H, W)`` of the recipe's size and one map output ``(1, 1, H, W)``.
-        table: For INT8: a calibration table made from this very ONNX, or a folder of images to calibrate on; the shipped
-            table of the recipe's model when left out.
+        table: A calibration table made from this very ONNX, or a folder of images to calibrate on; the shipped table of the
+            recipe's model when left out. INT8 takes its scales from it, and FP16 keeps layers near the end of its range in
+            FP32. For implicit INT8 also a calibration cache of TensorRT's (``.cache``).
         verify: Folder of images for the gate, with ground truth when it holds ``images/`` and ``masks/``; without it, the
             photographs that scikit-image carries.
         backend: ``"auto"`` or the name of a backend that must be had.
+        tensorrt: What to ask TensorRT for, where that is the backend.
         threads: CPU threads to measure with.
         root: Where engine folders are kept.
         on_step: Told each step in a sentence.
@@ -57,6 +65,8 @@ def build(
         InputError: ``onnx``, ``table`` or ``verify`` cannot be used.
         StaleError: The calibration table was made for another ONNX.
         BackendError: The backend cannot be had, or not at this precision.
+        BuildError: TensorRT could not build it, or built another precision.
+        UsageError: Options that do not fit together.
         CheckFailed: The engine gave non-finite values or drifted past the recipe's bounds.
         OutputError: The folder could not be written.
     """
@@ -64,34 +74,40 @@ def build(
     if not onnx.is_file():
         raise InputError(f"there is no ONNX file at {onnx}", hint="`edgesod models` lists what is shipped; or give --onnx FILE")
     _require_one_file(onnx)
-    if table is not None and recipe.precision != "int8":
-        raise UsageError(f"calibration is for INT8, {recipe.name} has no use for it", hint="leave out --calib, or build --int8")
+    if table is not None and recipe.precision not in ("int8", "fp16"):
+        raise UsageError(
+            f"calibration is for INT8 and FP16, {recipe.name} has no use for it", hint="leave out --calib, or build --int8"
+        )
     gate_set = GateSet(verify)
     name, reason = choose_backend(recipe.precision, backend)
+    if tensorrt is not None and name != "tensorrt":
+        raise UsageError(f"the options for TensorRT mean nothing to {name}", hint="add --backend tensorrt, or leave them out")
     on_step(f"backend {reason}")
     folder = Path(root or assets.engines_root()) / recipe.name
     with replacing_folder(folder) as work:
-        shutil.copyfile(onnx, work / _FP32)
-        hashes = {_FP32: sha256_of(work / _FP32)}
-        engine_file = _write_typed(recipe, onnx, work, table, on_step, on_progress)
+        shutil.copyfile(onnx, work / FP32)
+        hashes: dict[str, str] = {}
+        job = Job(recipe, onnx, work, Path(table) if table is not None else None, on_step, on_progress)
+        made = _maker(name, tensorrt)(job)
         for file in work.iterdir():
             hashes[file.name] = sha256_of(file)
         on_step(f"gate: {len(gate_set)} images, {gate_set.description}")
-        session = open_session(work / engine_file, recipe.precision, name, threads)
+        session = open_session(work / made.engine_file, recipe.precision, name, threads)
         inputs, outputs = session.inputs, session.outputs
         with (
             Runtime.from_session(session, recipe) as engine,
-            Runtime.from_session(open_session(work / _FP32, "fp32", "onnxruntime", threads), recipe) as reference,
+            Runtime.from_session(open_session(work / FP32, "fp32", "onnxruntime", threads), recipe) as reference,
         ):
             report = measure(engine, reference, gate_set, on_progress)
         verdict(report, recipe)
         Manifest(
             recipe=recipe,
             backend=name,
-            engine_file=engine_file,
-            onnx_file=_FP32,
+            engine_file=made.engine_file,
+            onnx_file=FP32,
             sha256=hashes,
             device=this_device(),
+            tensorrt=made.tensorrt,
             versions={"edgesod": __version__} | versions_here(*_PACKAGES),
             inputs=inputs,
             outputs=outputs,
@@ -99,6 +115,16 @@ def build(
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         ).write(work)
     return folder
+
+
+def _maker(backend: str, tensorrt: TensorRtOptions | None) -> Maker:
+    """Return what makes the engine file of a backend."""
+    if backend != "tensorrt":
+        return make_for_cpu
+    from .tensorrt_make import make_plan
+    from .tensorrt_policy import TensorRtOptions
+
+    return partial(make_plan, options=tensorrt or TensorRtOptions())
 
 
 def _require_one_file(path: Path) -> None:
@@ -115,55 +141,3 @@ def _require_one_file(path: Path) -> None:
             f"{path} keeps {len(outside)} of its weights in another file",
             hint="save it as one: onnx.save(onnx.load(path), path, save_as_external_data=False)",
         )
-
-
-def _write_typed(
-    recipe: Recipe,
-    onnx: Path,
-    work: Path,
-    table: str | Path | None,
-    on_step: Callable[[str], None],
-    on_progress: Callable[[int, int | None], None],
-) -> str:
-    """Write the ONNX of the recipe's precision into ``work`` and return its file name."""
-    # imported here: reading and writing ONNX costs a fifth of a second that a loaded engine never needs
-    from edgesod.calibration import calibrate
-    from edgesod.calibration.fp16 import write_fp16
-    from edgesod.calibration.qdq import write_qdq
-    from edgesod.calibration.table import check_table, read_table
-
-    if recipe.precision in ("fp32", "bf16"):
-        return _FP32
-    if recipe.precision == "fp16":
-        on_step("writing the FP16 graph")
-        write_fp16(work / _FP32, work / _TYPED)
-        return _TYPED
-    path = Path(table) if table is not None else _shipped_table(recipe)
-    if path.is_dir():
-        on_step(f"calibrating on {path}")
-        ranges = calibrate(work / _FP32, recipe, path, on_progress=on_progress)
-    else:
-        ranges = read_table(path)
-        check_table(ranges, onnx, recipe)
-    ranges.write(work / _TABLE)
-    on_step(f"writing the INT8 graph ({recipe.quantisation.method} ranges of {ranges.num_images} images)")
-    write_qdq(
-        work / _FP32,
-        work / _TYPED,
-        ranges,
-        recipe.quantisation.method,
-        scheme="cpu",
-        float_nodes=recipe.quantisation.float_nodes,
-        reduce_weights=not this_device().int8_dot_product,
-    )
-    return _TYPED
-
-
-def _shipped_table(recipe: Recipe) -> Path:
-    path = assets.tables() / f"{recipe.stem}.json"
-    if not path.is_file():
-        raise StaleError(
-            f"no calibration table is shipped for {recipe.stem}",
-            hint="the same command with --calib DIR, a folder of 32 or more images like the ones it will see",
-        )
-    return path

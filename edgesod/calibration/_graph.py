@@ -16,15 +16,22 @@ from edgesod.errors import InputError
 from edgesod.files import replacing
 
 OPSET = 17
-"""The newest that TensorRT 8.5 and 8.6 parse; FP16 inputs of QuantizeLinear would need 19."""
-IR_VERSION = 8
+"""The newest that TensorRT 8.5 and 8.6 parse."""
+HALF_QDQ_OPSET = 19
+"""The oldest in which QuantizeLinear takes FP16; TensorRT 10.0 parses up to 20."""
+_IR_VERSIONS = {OPSET: 8, HALF_QDQ_OPSET: 9}
 
 
 class Graph:
     """An ONNX graph with what its nodes lack: lookups by tensor name.
 
+    Args:
+        path: The file.
+        opset: What it is brought to: 17 or 19.
+
     Attributes:
-        model: Opset 17; constants are initialisers, initialisers are not inputs, every node has a name of its own.
+        opset: As given.
+        model: Of that opset; constants are initialisers, initialisers are not inputs, every node has a name of its own.
         nodes: The nodes in topological order; what is in this list is written.
         constants: Initialisers by name.
         producer: Node by the tensor it makes.
@@ -32,11 +39,12 @@ class Graph:
         float_tensors: Names of all FP32 tensors that are not constants: inputs and activations, in order.
 
     Raises:
-        InputError: The file is missing, is not a valid ONNX model, cannot be brought to opset 17, or has control flow.
+        InputError: The file is missing, is not a valid ONNX model, cannot be brought to the opset, or has control flow.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.model = model = _load(Path(path))
+    def __init__(self, path: str | Path, opset: int = OPSET) -> None:
+        self.opset = opset
+        self.model = model = _load(Path(path), opset)
         graph = model.graph
         if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for n in graph.node for a in n.attribute):
             raise InputError(f"{path} has control flow (If or Loop)", hint="export it at a fixed shape with `edgesod export`")
@@ -100,24 +108,24 @@ class Graph:
         graph.initializer.extend(
             c for c in {c.name: c for c in (*self.constants.values(), *constants)}.values() if c.name in read
         )
-        model.ir_version = IR_VERSION
+        model.ir_version = _IR_VERSIONS[self.opset]
         model = onnx.shape_inference.infer_shapes(model)
         onnx.checker.check_model(model, full_check=True)
         with replacing(target) as temporary:
             onnx.save(model, temporary)
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def _load(path: Path, opset: int) -> onnx.ModelProto:
     if not path.is_file():
         raise InputError(f"there is no ONNX file at {path}")
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-        if {entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")} != {OPSET}:
-            model = onnx.version_converter.convert_version(model, OPSET)
+        if {entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")} != {opset}:
+            model = onnx.version_converter.convert_version(model, opset)
     except (DecodeError, onnx.checker.ValidationError, onnx.version_converter.ConvertError, RuntimeError, OSError) as error:
         raise InputError(
-            f"{path} cannot be used as an ONNX of opset {OPSET}: {str(error).splitlines()[0]}",
+            f"{path} cannot be used as an ONNX of opset {opset}: {str(error).splitlines()[0]}",
             hint=f"export it again with opset {OPSET}, or with `edgesod export`",
         ) from error
     return model

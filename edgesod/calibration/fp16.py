@@ -20,7 +20,7 @@ _FLOAT_INPUTS = {"Resize": (1, 2, 3)}
 """Region, scales and sizes of Resize keep their types whatever its image has."""
 
 
-def write_fp16(source_onnx: str | Path, target_onnx: str | Path, keep_float: Sequence[str] = ()) -> None:
+def write_fp16(source_onnx: str | Path, target_onnx: str | Path, keep_float: Sequence[str] = (), *, opset: int = OPSET) -> None:
     """Write the FP16 version of an FP32 ONNX.
 
     Weights become float16, every node computes in float16 where its operator can, and one cast follows each FP32 input and
@@ -28,14 +28,15 @@ def write_fp16(source_onnx: str | Path, target_onnx: str | Path, keep_float: Seq
 
     Args:
         source_onnx: FP32 ONNX.
-        target_onnx: The file to write: opset 17, IR version 8.
+        target_onnx: The file to write.
         keep_float: Shell patterns of node names that stay in FP32.
+        opset: Of the file to write: 17, or 19, in which Q/DQ pairs compute in float16 as well.
 
     Raises:
         InputError: ``source_onnx`` cannot be used, or a pattern matches no node.
         OutputError: The file cannot be written.
     """
-    graph = Graph(source_onnx)
+    graph = Graph(source_onnx, opset)
     _Writer(graph, graph.matching(keep_float)).write(target_onnx)
 
 
@@ -73,7 +74,7 @@ class _Writer:
         self._graph.write(target, self._nodes, self._weights)
 
     def _computes_in_half(self, node: onnx.NodeProto) -> bool:
-        if node.name in self._keep_float or not _can_be_half(node):
+        if node.name in self._keep_float or not _can_be_half(node, self._graph.opset):
             return False
         for k, tensor in enumerate(node.input):
             if tensor in self._graph.constants and k not in _FLOAT_INPUTS.get(node.op_type, ()):
@@ -99,9 +100,10 @@ class _Writer:
         self._nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to))
 
 
-def _can_be_half(node: onnx.NodeProto) -> bool:
-    """Say whether an operator can give float16 where it gives float32, and takes that from its inputs."""
+def _can_be_half(node: onnx.NodeProto, opset: int) -> bool:
+    """Say whether an operator can take and give float16 where it takes and gives float32."""
     if node.domain not in ("", "ai.onnx") or node.op_type in _TYPED_BY_ATTRIBUTE:
         return False
-    schema = onnx.defs.get_schema(node.op_type, OPSET, "")
-    return all("tensor(float16)" in formal.types for formal in schema.outputs if "tensor(float)" in formal.types)
+    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    formals = (*schema.inputs[:1], *schema.outputs)
+    return all("tensor(float16)" in formal.types for formal in formals if "tensor(float)" in formal.types)

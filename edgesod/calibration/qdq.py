@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ from onnx import helper, numpy_helper
 
 from edgesod.recipe import RangeMethod
 
-from ._graph import Graph
+from ._graph import HALF_QDQ_OPSET, Graph
+from .fp16 import write_fp16
 from .schemes import Plan, Scheme, plan
 from .table import CalibrationTable, Range
 
 _SMALLEST_SCALE = 1e-8
 """A scale of zero breaks builds; a channel whose weights are all zero would have one."""
+_SMALLEST_HALF_SCALE = 2.0**-20
+"""Below it FP16 has fewer than four bits for a scale."""
 _LARGEST_BIAS = float(2**30)
 
 
@@ -32,6 +36,7 @@ def write_qdq(
     scheme: Scheme,
     float_nodes: Sequence[str] = (),
     reduce_weights: bool = False,
+    half_scales: bool = False,
 ) -> None:
     """Write the INT8 version of an FP32 ONNX; weights are int8 per output channel, inputs and outputs stay FP32.
 
@@ -45,6 +50,7 @@ def write_qdq(
         float_nodes: Shell patterns of node names that stay in float.
         reduce_weights: Keep weights within ±64, for CPUs without an 8-bit dot product: theirs adds pairs of products in
             16 bits, which full weights saturate.
+        half_scales: Use scales that FP16 holds exactly.
 
     Raises:
         InputError: ``source_onnx`` cannot be used, or a pattern matches no node.
@@ -56,7 +62,45 @@ def write_qdq(
     def range_of(tensor: str) -> Range:
         return table.range_of(tensor, method)
 
-    _Writer(graph, plan(graph, scheme, range_of, graph.matching(float_nodes)), 64 if reduce_weights else 127).write(target_onnx)
+    todo = plan(graph, scheme, range_of, graph.matching(float_nodes))
+    _Writer(graph, todo, 64 if reduce_weights else 127, half_scales).write(target_onnx)
+
+
+def write_half_qdq(
+    source_onnx: str | Path,
+    target_onnx: str | Path,
+    table: CalibrationTable,
+    method: RangeMethod,
+    *,
+    float_nodes: Sequence[str] = (),
+) -> None:
+    """Write the INT8 version of an FP32 ONNX whose floats are FP16, between FP32 inputs and outputs.
+
+    It is what a strongly typed network of TensorRT needs: there the file alone says what is computed in which type. ONNX
+    Runtime computes it as well, if it is kept from turning biases into integers, whose steps FP16 cannot hold:
+    ``InferenceSession(…, disabled_optimizers=["WeightBiasQuantization"])``.
+
+    Args:
+        source_onnx: FP32 ONNX with BatchNorm folded.
+        target_onnx: The file to write: opset 19, IR version 9.
+        table: Ranges measured on ``source_onnx``.
+        method: Which of the table's ranges is used.
+        float_nodes: Shell patterns of node names that stay in FP16.
+
+    Raises:
+        InputError: ``source_onnx`` cannot be used, or a pattern matches no node.
+        StaleError: The table lacks a tensor of the network.
+        OutputError: The file cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgesod-") as folder:
+        pairs = Path(folder) / "qdq.onnx"
+        write_qdq(source_onnx, pairs, table, method, scheme="tensorrt", float_nodes=float_nodes, half_scales=True)
+        write_fp16(pairs, target_onnx, opset=HALF_QDQ_OPSET)
+
+
+def symmetric_scale(low_high: Range) -> float:
+    """Return the scale that takes a range to −127 … 127 around zero; never zero, which breaks builds."""
+    return max(low_high[1], -low_high[0], 127 * _SMALLEST_SCALE) / 127
 
 
 @dataclass(frozen=True)
@@ -70,9 +114,9 @@ class _Scale:
 class _Writer:
     """Puts a plan's pairs into the graph, each right behind what makes its tensor."""
 
-    def __init__(self, graph: Graph, todo: Plan, weight_limit: int) -> None:
-        self._graph, self._plan, self._weight_limit = graph, todo, weight_limit
-        self._scales = {tensor: _scale_of(todo.range_of(tensor), todo.signed) for tensor in todo.readers}
+    def __init__(self, graph: Graph, todo: Plan, weight_limit: int, half_scales: bool) -> None:
+        self._graph, self._plan, self._weight_limit, self._half_scales = graph, todo, weight_limit, half_scales
+        self._scales = {tensor: self._scale_of(todo.range_of(tensor)) for tensor in todo.readers}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
@@ -108,7 +152,7 @@ class _Writer:
             # as an integer in steps of input scale × weight scale the bias has to fit 32 bits, also where weights vanish;
             # in the signed scheme it is ONNX Runtime that makes it one
             scales = np.maximum(scales, np.abs(bias) / (input_scale.scale * _LARGEST_BIAS))
-        scales = scales.astype(np.float32)
+        scales = self._storable(scales)
         integers = np.rint(weights / scales.reshape(-1, *[1] * (weights.ndim - 1)))
         limit = self._weight_limit
         conv.input[1] = self._dequantised(f"{conv.name}/weight", np.clip(integers, -limit, limit).astype(np.int8), scales)
@@ -117,6 +161,19 @@ class _Writer:
             conv.input[2] = self._dequantised(
                 f"{conv.name}/bias", np.rint(bias / steps.astype(np.float64)).astype(np.int32), steps
             )
+
+    def _scale_of(self, low_high: Range) -> _Scale:
+        if self._plan.signed:
+            return _Scale(float(self._storable(np.array(symmetric_scale(low_high)))), np.array(0, np.int8))
+        low, high = min(low_high[0], 0.0), max(low_high[1], 0.0)  # zero must be an integer: padding is made of it
+        scale = max((high - low) / 255, _SMALLEST_SCALE)
+        return _Scale(scale, np.array(round(-low / scale), np.uint8))
+
+    def _storable(self, scales: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return scales as the file will hold them, so that integers are rounded to what will be read."""
+        if self._half_scales:
+            scales = np.maximum(scales, _SMALLEST_HALF_SCALE).astype(np.float16)
+        return scales.astype(np.float32)
 
     def _dequantised(self, name: str, integers: NDArray[np.int8] | NDArray[np.int32], scales: NDArray[np.float32]) -> str:
         inputs = [
@@ -133,11 +190,3 @@ class _Writer:
     def _constant(self, name: str, value: NDArray[np.generic] | np.float32) -> str:
         self._constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
-
-
-def _scale_of(low_high: Range, signed: bool) -> _Scale:
-    low, high = min(low_high[0], 0.0), max(low_high[1], 0.0)  # zero must be an integer: padding is made of it
-    if signed:
-        return _Scale(max(high, -low, 127 * _SMALLEST_SCALE) / 127, np.array(0, np.int8))
-    scale = max((high - low) / 255, _SMALLEST_SCALE)
-    return _Scale(scale, np.array(round(-low / scale), np.uint8))

@@ -62,6 +62,17 @@ def plan(graph: Graph, scheme: Scheme, range_of: Callable[[str], Range], float_n
     return (_plan_cpu if scheme == "cpu" else _plan_tensorrt)(graph, range_of, float_nodes)
 
 
+def float_outputs(graph: Graph, float_nodes: Collection[str]) -> set[str]:
+    """Return what is computed in float by the signed scheme whatever the ranges: maps, and the outputs of named nodes."""
+    return {
+        tensor
+        for node in graph.nodes
+        if node.name in float_nodes or _makes_map(node, graph)
+        for tensor in node.output
+        if tensor
+    }
+
+
 def _plan_cpu(graph: Graph, range_of: Callable[[str], Range], float_nodes: Collection[str]) -> Plan:
     consumers = graph.consumers()
     made: dict[str, str] = {}  # tensor made in 8 bits → tensor whose range it takes

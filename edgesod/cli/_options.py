@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgesod.errors import UsageError
 from edgesod.recipe import Precision
+
+if TYPE_CHECKING:
+    from edgesod.builder import TensorRtOptions
 
 Model = Annotated[str | None, typer.Option("--model", help="Name of a model, see `edgesod models`.")]
 Fp32 = Annotated[bool, typer.Option("--fp32", help="32-bit floating point.")]
@@ -16,9 +19,69 @@ Fp16 = Annotated[bool, typer.Option("--fp16", help="16-bit floating point, FP32 
 Bf16 = Annotated[bool, typer.Option("--bf16", help="bfloat16, where the CPU has it.")]
 Int8 = Annotated[bool, typer.Option("--int8", help="8-bit integers (Q/DQ).")]
 Engine = Annotated[Path | None, typer.Option("--engine", help="An engine folder that `edgesod build` made.")]
-Backend = Annotated[str, typer.Option("--backend", help="auto, openvino or onnxruntime; what is named must be had.")]
+Backend = Annotated[str, typer.Option("--backend", help="auto, tensorrt, openvino or onnxruntime; what is named must be had.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all by default.")]
+Typing = Annotated[
+    str,
+    typer.Option("--typing", help="TensorRT: weak (precision by flags, until 10.x), strong (by the graph, from 10.0) or auto."),
+]
+Int8Route = Annotated[
+    str, typer.Option("--int8-route", help="TensorRT: qdq, implicit (calibration cache; until 10.x, and for DLA) or auto.")
+]
+Workspace = Annotated[
+    int | None,
+    typer.Option("--workspace", metavar="MIB", help="TensorRT: scratch memory a layer may use; half of what is free."),
+]
+OptLevel = Annotated[int | None, typer.Option("--opt-level", help="TensorRT: 0 (quick build) to 5 (longest search for speed).")]
+Compatibility = Annotated[
+    str,
+    typer.Option(
+        "--hardware-compatibility", help="TensorRT: other GPUs it may run on: none, same-compute-capability or ampere-plus."
+    ),
+]
+VersionCompatible = Annotated[bool, typer.Option("--version-compatible", help="TensorRT: let later versions run it; slower.")]
+Dla = Annotated[int | None, typer.Option("--dla", metavar="CORE", help="TensorRT, experimental: build for this DLA core.")]
+Batch = Annotated[
+    str,
+    typer.Option("--batch", metavar="1:OPT:MAX", help="TensorRT: images at a time, best and most; MAX alone stands for both."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def tensorrt_options(
+    *,
+    typing: str,
+    int8_route: str,
+    workspace: int | None,
+    opt_level: int | None,
+    compatibility: str,
+    version_compatible: bool,
+    dla: int | None,
+    batch: str,
+) -> TensorRtOptions | None:
+    """Return what was asked of TensorRT, or ``None`` where nothing was."""
+    from pydantic import ValidationError
+
+    from edgesod.builder import TensorRtOptions
+    from edgesod.recipe import problems
+
+    numbers = batch.split(":")
+    try:
+        options = TensorRtOptions.model_validate(
+            {
+                "typing": typing,
+                "int8_route": int8_route,
+                "workspace_mib": workspace,
+                "optimization_level": opt_level,
+                "hardware_compatibility": compatibility,
+                "is_version_compatible": version_compatible,
+                "dla_core": dla,
+                "batch": (1, numbers[0], numbers[0]) if len(numbers) == 1 else numbers,
+            }
+        )
+    except ValidationError as error:
+        raise UsageError(f"TensorRT cannot be asked for that: {problems(error)}", hint="see `edgesod build --help`") from error
+    return None if options == TensorRtOptions() else options
 
 
 def precision_from(*, fp32: bool, fp16: bool, bf16: bool, int8: bool) -> Precision | None:

@@ -26,12 +26,20 @@ def command(
     onnx: Annotated[Path | None, typer.Option(help="Your own FP32 ONNX.")] = None,
     size: Annotated[int | None, typer.Option(min=32, help="With --weights: input height and width in pixels.")] = None,
     calib: Annotated[
-        Path | None, typer.Option(help="INT8: a folder of images to calibrate on, or a table from `edgesod calibrate`.")
+        Path | None, typer.Option(help="INT8, FP16: a folder of images to calibrate on, or a table from `edgesod calibrate`.")
     ] = None,
     verify: Annotated[
         Path | None, typer.Option(help="Images for the gate, with masks if you have them (images/ and masks/).")
     ] = None,
     backend: _options.Backend = "auto",
+    typing: _options.Typing = "auto",
+    int8_route: _options.Int8Route = "auto",
+    workspace: _options.Workspace = None,
+    opt_level: _options.OptLevel = None,
+    compatibility: _options.Compatibility = "none",
+    version_compatible: _options.VersionCompatible = False,
+    dla: _options.Dla = None,
+    batch: _options.Batch = "1",
     threads: _options.Threads = None,
     out: Annotated[Path | None, typer.Option(help="Where engine folders go: $EDGESOD_ENGINES, else engines/.")] = None,
     as_json: _options.Json = False,
@@ -48,6 +56,16 @@ def command(
     precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
     if recipe_file is not None and precision is not None:
         raise UsageError("--recipe names the precision already", hint=f"leave out --{precision}")
+    tensorrt = _options.tensorrt_options(
+        typing=typing,
+        int8_route=int8_route,
+        workspace=workspace,
+        opt_level=opt_level,
+        compatibility=compatibility,
+        version_compatible=version_compatible,
+        dla=dla,
+        batch=batch,
+    )
     source = recipe_and_onnx(
         model=model, precision=precision or "int8", recipe_file=recipe_file, weights=weights, onnx=onnx, size=size
     )
@@ -58,6 +76,7 @@ def command(
             table=calib,
             verify=verify,
             backend=backend,
+            tensorrt=tensorrt,
             threads=threads,
             root=out or assets.engines_root(),
             on_step=_output.note,

@@ -13,18 +13,22 @@ import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from edgesod.calibration.qdq import write_qdq
+from edgesod import assets, zoo
+from edgesod.calibration.qdq import write_half_qdq, write_qdq
 from edgesod.calibration.schemes import Scheme
-from edgesod.calibration.table import CalibrationTable, Range
+from edgesod.calibration.table import CalibrationTable, Range, read_table
 from edgesod.errors import InputError, StaleError
+from edgesod.processing.pictures import photograph
+from edgesod.processing.preprocess import preprocess
+from edgesod.recipe import recipe_for
 
 METHOD = "percentile-99.999"
 
 
-def run(path: Path, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def run(path: Path, image: NDArray[np.float32], *unwanted: str) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"], disabled_optimizers=list(unwanted))
     output: NDArray[np.float32] = session.run(None, {"image": image})[0]
     return output
 
@@ -260,3 +264,54 @@ def test_a_table_of_another_network_is_stale(chain_onnx: Path, tmp_path: Path) -
     with pytest.raises(StaleError, match="no minmax range"):
         write_qdq(chain_onnx, tmp_path / "int8.onnx", table, "minmax", scheme="cpu")
     assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_the_strongly_typed_file_is_fp16_between_fp32_ends_and_close_to_fp32(
+    chain_onnx: Path, table: CalibrationTable, inputs: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    write_half_qdq(chain_onnx, tmp_path / "half.onnx", table, METHOD)
+    write_qdq(chain_onnx, tmp_path / "single.onnx", table, METHOD, scheme="tensorrt")
+    model = onnx.load(tmp_path / "half.onnx")
+    assert (model.ir_version, [entry.version for entry in model.opset_import]) == (9, [19])
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    types = {entry.name: entry.type.tensor_type.elem_type for entry in (*graph.input, *graph.value_info, *graph.output)}
+    ends = {entry.name for entry in (*graph.input, *graph.output)}
+    assert {types[name] for name in ends} == {TensorProto.FLOAT}
+    assert {kind for name, kind in types.items() if name not in ends} == {TensorProto.FLOAT16, TensorProto.INT8}
+    kinds, expected_kinds = (
+        Counter(node.op_type for node in m.graph.node) for m in (model, onnx.load(tmp_path / "single.onnx"))
+    )
+    assert kinds.pop("Cast") == len(ends)
+    assert kinds == expected_kinds  # the pairs lie where those of the opset 17 file do
+    for image in inputs:
+        expected = run(chain_onnx, image)
+        difference = np.abs(run(tmp_path / "half.onnx", image, "WeightBiasQuantization") - expected)
+        assert 0 < difference.mean() < 0.1 * expected.std()
+
+
+def test_half_scales_are_those_the_integers_were_rounded_with(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32)
+    weights *= np.array([1, 1e-4, 1e-9, 0], np.float32)[:, None, None, None]
+    table = one_conv(tmp_path / "one.onnx", weights, np.zeros(4, np.float32), relu=True)
+    write_half_qdq(tmp_path / "one.onnx", tmp_path / "half.onnx", table, "minmax")
+    model = onnx.load(tmp_path / "half.onnx")
+    values = constants(model)
+    dequantise = next(node for node in model.graph.node if node.output[0] == "conv/weight/dequantised")
+    integers, scales = (values[name] for name in dequantise.input[:2])
+    assert scales.dtype == np.float16
+    assert (scales > 0).all()
+    error = np.abs(integers * scales.astype(np.float64)[:, None, None, None] - weights).max((1, 2, 3))
+    assert (error <= 0.5001 * scales).all()
+
+
+@pytest.mark.slow
+def test_the_shipped_networks_files_for_tensorrt_find_what_fp32_finds(tmp_path: Path) -> None:
+    recipe, onnx_file = recipe_for("u2netp", "int8"), zoo.shipped("u2netp").onnx
+    table = read_table(assets.tables() / "u2netp-320.json")
+    write_qdq(onnx_file, tmp_path / "single.onnx", table, recipe.quantisation.method, scheme="tensorrt")
+    write_half_qdq(onnx_file, tmp_path / "half.onnx", table, recipe.quantisation.method)
+    image = preprocess(photograph("cat"), recipe)
+    expected = run(onnx_file, image)
+    for name in ("single.onnx", "half.onnx"):
+        difference = np.abs(run(tmp_path / name, image, "WeightBiasQuantization") - expected).mean()
+        assert difference < recipe.gate.map_mae / 2, name

@@ -51,7 +51,7 @@ def test_a_table_of_another_onnx_is_stale(table: CalibrationTable, chain_onnx: P
         {"onnx_sha256": "short"},
         {"num_images": 0},
         {"ranges": {"image": {"minmax": [0.0, "wide"]}}},
-        {"ranges": {"image": {"entropy": [0.0, 1.0]}}},
+        {"ranges": {"image": {"guessed": [0.0, 1.0]}}},
         {"ranges": {"image": {"minmax": [0.0]}}},
         {"surprise": 1},
     ],

@@ -1,0 +1,89 @@
+"""A job's engine by TensorRT: the ONNX its policy asks for, calibration, and the build in a process of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from platformdirs import user_cache_path
+
+from edgesod.files import write_atomically
+from edgesod.runtime.cuda import open_cuda
+from edgesod.runtime.tensorrt_version import require_tensorrt
+
+from .job import FP32, Job, Made
+from .tensorrt_build import BuildRequest
+from .tensorrt_calibrators import algorithm_for
+from .tensorrt_policy import TensorRtOptions, policy
+from .tensorrt_process import build_in_child
+
+if TYPE_CHECKING:
+    from edgesod.calibration.tensorrt_cache import Algorithm
+
+PLAN, FREE, CACHE = "engine.plan", "free-batch.onnx", "calibration.cache"
+
+
+def make_plan(job: Job, options: TensorRtOptions) -> Made:
+    """Build an engine with TensorRT.
+
+    For implicit INT8, ``job.calib`` may also be a calibration cache of TensorRT's; a folder of images is calibrated on by
+    TensorRT itself there.
+
+    Raises:
+        BackendError: No GPU or no TensorRT, or they cannot do what was asked.
+        BuildError: The build failed, or made another precision.
+        UsageError: The options contradict each other.
+    """
+    with open_cuda() as cuda:
+        version = require_tensorrt(cuda)
+    rule = policy(version, job.recipe.precision, options)
+    job.on_step(
+        f"TensorRT {version}, {rule.typing}ly typed"
+        + (f", builder flags {' and '.join(rule.builder_flags)}" if rule.builder_flags else "")
+    )
+    onnx = job.work / job.write_onnx(rule.onnx)
+    if options.batch[2] > 1:
+        from edgesod.calibration.batch import free_batch
+
+        free_batch(job.work / FP32, job.work / FREE)
+        free_batch(onnx, job.work / FREE, compare=False)
+        onnx = job.work / FREE
+    algorithm = algorithm_for(job.recipe.quantisation.method, on_dla=options.dla_core is not None)
+    images = job.calib if rule.int8_route == "implicit" and job.calib is not None and job.calib.is_dir() else None
+    cache = None
+    if rule.int8_route == "implicit" and images is None:
+        cache = job.work / CACHE
+        write_atomically(cache, _finished_cache(job, algorithm, version, on_dla=options.dla_core is not None))
+    job.on_step("building the engine")
+    built = build_in_child(
+        BuildRequest(
+            recipe=job.recipe,
+            onnx=onnx,
+            plan=job.work / PLAN,
+            options=options,
+            typing=rule.typing,
+            int8_route=rule.int8_route,
+            network_flags=rule.network_flags,
+            builder_flags=rule.builder_flags,
+            algorithm=algorithm,
+            cache=cache,
+            images=images,
+            written_cache=job.work / CACHE,
+            timing_caches=user_cache_path("edgesod") / "tensorrt",
+        ),
+        job.on_step,
+        job.on_progress,
+    )
+    job.on_step("layers by type: " + ", ".join(f"{number} {kind}" for kind, number in built.layers.items()))
+    return Made(PLAN, built)
+
+
+def _finished_cache(job: Job, algorithm: Algorithm, version: str, *, on_dla: bool) -> bytes:
+    """Return the calibration cache that was given, under this version's name, else that of the table."""
+    from edgesod.calibration.tensorrt_cache import SUFFIX, cache_of_table, float_tensors, format_cache, read_cache
+
+    if job.calib is not None and job.calib.suffix == SUFFIX:
+        return format_cache(read_cache(job.calib), algorithm, version)
+    quantisation = job.recipe.quantisation
+    # a DLA runs nothing in INT8 that lacks a scale, and gives it to the GPU instead
+    without = set() if on_dla else float_tensors(job.work / FP32, quantisation.float_nodes)
+    return cache_of_table(job.table(), quantisation.method, algorithm, version, without)
