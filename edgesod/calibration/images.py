@@ -78,4 +78,4 @@ class CalibrationImages:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.parent.name not in MASK_DIRS and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.parent.name.lower() not in MASK_DIRS and path.is_file()

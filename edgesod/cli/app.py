@@ -12,7 +12,7 @@ from edgesod import __version__
 from edgesod.cli import _output
 from edgesod.errors import EdgesodError
 
-from . import bench, build, calibrate, demo, doctor, evaluate, export, inspect, models, run, train
+from . import bench, build, calibrate, data, demo, doctor, evaluate, export, inspect, models, run, train
 
 INTERRUPTED = 130
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 for command in (run, build, bench, models, inspect, doctor, demo, calibrate, export, evaluate, train):
     app.command(command.NAME)(command.command)
+app.add_typer(data.app)
 
 
 @app.callback()

@@ -1,42 +1,58 @@
 """Images from files, and pairs of image and mask by stem, from folders and from tar files read in place.
 
-A set is a folder or a tar that holds, at any depth, ``images/`` and ``masks/`` (or the names the well-known sets use) with
-files of the same stem.
+A set is a folder or a tar that holds, at any depth, ``images/`` and ``masks/`` with files of the same stem, or is laid out as
+one of the well-known sets is (:mod:`edgesod.evaluation.datasets`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from itertools import combinations, groupby
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.errors import InputError
+from edgesod.evaluation.datasets import LAYOUTS, OWN, Half, Layout, mask_folders
 from edgesod.processing.pictures import decode_grey, decode_picture
 
-IMAGE_DIRS = ("images", "image", "imgs", "img", "DUTS-TR-Image", "DUTS-TE-Image")
-MASK_DIRS = ("masks", "mask", "gt", "GT", "ground_truth_mask", "DUTS-TR-Mask", "DUTS-TE-Mask")
-
-# best first: some sets keep photographs as JPEG and masks as PNG of the same stem in one folder
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-_MASK_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg")
+MASK_DIRS = mask_folders()
 
 _log = logging.getLogger("edgesod.evaluation")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the bytes of an image file are: a whole file, or a slice of a tar."""
+    """Where the bytes of an image file are: a whole file, or a slice of a tar.
+
+    Attributes:
+        path: Of the file, or of the tar.
+        name: Within what was given: from that folder's own name on, or as the tar has it.
+    """
 
     path: Path
     name: str
     offset: int = 0
     length: int = -1
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file; 0 where it is gone."""
+        if self.length >= 0:
+            return self.length
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    @property
+    def folder(self) -> str:
+        """Where it is within what was given, that folder's or tar's own name before it."""
+        folder = posixpath.dirname(self.name)
+        return folder if self.length < 0 else posixpath.join(self.path.stem, folder)
 
     def __str__(self) -> str:
         return str(self.path) if self.length < 0 else f"{self.path}:{self.name}"
@@ -73,27 +89,31 @@ class EvaluationSet:
 
     Attributes:
         stems: All stems that have both an image and a mask, sorted. A warning is logged where others were left out.
+        images, masks: The file of each stem.
+        orphans: Images without a mask and masks without an image, sorted.
 
     Raises:
         InputError: A place is neither a folder nor a readable tar, two files stand for one stem, or no pair was found.
     """
 
     def __init__(self, *places: str | Path) -> None:
-        self._images: dict[str, Place] = {}
-        self._masks: dict[str, Place] = {}
-        for place in places:
-            files = _files_of(Path(place))
-            _add(self._images, _by_stem(_within(files, IMAGE_DIRS), _IMAGE_SUFFIXES))
-            _add(self._masks, _by_stem(_within(files, MASK_DIRS), _MASK_SUFFIXES))
-        self.stems = sorted(self._images.keys() & self._masks.keys())
+        found = _find([file for place in places for file in _files_of(Path(place))])
+        _refuse_clashes(found)
+        self.images = {stem: file for part in found for stem, file in part.images.items()}
+        self.masks = {stem: file for part in found for stem, file in part.masks.items()}
+        self.stems = sorted(self.images.keys() & self.masks.keys())
         names = ", ".join(map(str, places))
         if not self.stems:
             raise InputError(
-                f"no image–mask pair in {names}: {len(self._images)} images, {len(self._masks)} masks",
+                f"no image–mask pair in {names}: {len(self.images)} images, {len(self.masks)} masks",
                 hint="a set is a folder with images/ and masks/ holding files of the same stem, or a tar of one",
             )
-        if alone := len(self._images.keys() ^ self._masks.keys()):
-            _log.warning("%s: %d of %d stems lack an image or a mask and are left out", names, alone, alone + len(self.stems))
+        lone = self.images.keys() ^ self.masks.keys()
+        self.orphans = sorted((self.images.get(stem) or self.masks[stem] for stem in lone), key=str)
+        if lone:
+            _log.warning(
+                "%s: %d of %d stems lack an image or a mask and are left out", names, len(lone), len(lone) + len(self.stems)
+            )
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -108,7 +128,7 @@ class EvaluationSet:
         Raises:
             InputError: One of the two cannot be read, or they differ in size.
         """
-        image, mask = self._images[stem].read_colour(), self._masks[stem].read_grey()
+        image, mask = self.images[stem].read_colour(), self.masks[stem].read_grey()
         if image.shape[:2] != mask.shape:
             raise InputError(f"{stem}: image is {image.shape[:2]} and mask {mask.shape} (height, width)")
         return image, mask
@@ -118,71 +138,118 @@ def find_masks(place: str | Path) -> dict[str, Place]:
     """Return masks or maps by stem: the files right in a folder, else those in the mask folders of a set.
 
     Raises:
-        InputError: There is none, or ``place`` is neither a folder nor a readable tar.
+        InputError: There is none, two stand for one stem, or ``place`` is neither a folder nor a readable tar.
     """
     path = Path(place)
     files = _files_of(path)
-    direct = [file for file in files if file.path.parent == path]
-    found = _by_stem(direct, _MASK_SUFFIXES) or _by_stem(_within(files, MASK_DIRS), _MASK_SUFFIXES)
-    if not found:
+    by_itself = _Found(OWN)
+    by_itself.add_masks("", [file for file in files if file.path.parent == path])
+    found = [by_itself] if by_itself.masks else _find(files)
+    _refuse_clashes(found)
+    masks = {stem: file for part in found for stem, file in part.masks.items()}
+    if not masks:
         raise InputError(f"{place} holds no image file", hint="give a folder of PNG files, or a set with a masks/ folder")
-    return found
+    return masks
 
 
-def _by_stem(files: Iterable[Place], suffixes: tuple[str, ...]) -> dict[str, Place]:
-    """Return the files by stem, of several beside each other the one whose suffix comes first in ``suffixes``.
+@dataclass
+class _Found:
+    """What one layout makes of some files: images and masks by stem, and pairs of files that stand for the same one."""
 
-    Raises:
-        InputError: One stem is in two folders.
-    """
-    found: dict[str, Place] = {}
-    for file in files:
-        name = PurePosixPath(file.name)
-        if name.suffix.lower() not in suffixes:
-            continue
-        other = found.get(name.stem)
-        if other is None:
-            found[name.stem] = file
-            continue
-        other_name = PurePosixPath(other.name)
-        if name.parent != other_name.parent:
-            raise InputError(f"two files stand for {name.stem!r}: {other} and {file}", hint="give one set at a time")
-        if suffixes.index(name.suffix.lower()) < suffixes.index(other_name.suffix.lower()):
-            found[name.stem] = file
-    return found
+    layout: Layout
+    images: dict[str, Place] = field(default_factory=dict)
+    masks: dict[str, Place] = field(default_factory=dict)
+    clashes: list[tuple[Place, Place]] = field(default_factory=list)
+
+    @property
+    def paired(self) -> set[Place]:
+        """The files that have a partner."""
+        return {file for stem in self.images.keys() & self.masks.keys() for file in (self.images[stem], self.masks[stem])}
+
+    def leave_lone(self, taken: set[Place]) -> None:
+        """Leave to another layout the files without a partner that it has taken."""
+        both = self.images.keys() & self.masks.keys()
+        for files in (self.images, self.masks):
+            for stem in [stem for stem, file in files.items() if stem not in both and file in taken]:
+                del files[stem]
+
+    def add(self, folder: str, files: list[Place]) -> None:
+        """Take what fits of the files right in one folder."""
+        if (key := self.layout.images.key_of(folder)) is not None:
+            self._take(self.images, self.layout.images, key, files)
+        if (key := self.layout.masks.key_of(folder)) is not None:
+            self.add_masks(key, files)
+
+    def add_masks(self, key: str, files: list[Place]) -> None:
+        self._take(self.masks, self.layout.masks, key, files)
+
+    def _take(self, found: dict[str, Place], half: Half, key: str, files: list[Place]) -> None:
+        here: dict[str, Place] = {}
+        for suffix in half.suffixes:  # of several kinds beside each other the best
+            for file in files:
+                stem, own = posixpath.splitext(posixpath.basename(file.name))
+                if own.lower() == suffix:
+                    here.setdefault(key + stem, file)
+        self.clashes += [(found[stem], here[stem]) for stem in sorted(here.keys() & found.keys())]
+        found.update(here)
 
 
-def _add(found: dict[str, Place], more: dict[str, Place]) -> None:
-    if both := found.keys() & more.keys():
-        stem = min(both)
-        raise InputError(f"{len(both)} stems are in two places, such as {found[stem]} and {more[stem]}")
-    found.update(more)
+def _find(files: Iterable[Place]) -> list[_Found]:
+    """Return what the layouts make of files: that with most pairs, and others as far as their pairs are of other files."""
+    found = [_Found(layout) for layout in LAYOUTS]
+    for (_, folder), group in groupby(files, key=lambda file: (os.path.dirname(file.path), file.folder)):
+        beside = list(group)
+        for part in found:
+            part.add(folder, beside)
+    found.sort(key=lambda part: (len(part.paired), len(part.images) + len(part.masks)), reverse=True)
+    best, taken = found[:1], found[0].paired
+    for part in found[1:]:
+        paired = part.paired
+        if paired and taken.isdisjoint(paired):
+            best.append(part)
+            taken |= paired
+    for part in best:
+        part.leave_lone(taken)
+        taken.update(part.images.values(), part.masks.values())
+    return best
 
 
-def _within(files: Iterable[Place], folders: tuple[str, ...]) -> list[Place]:
-    return [file for file in files if PurePosixPath(file.name).parent.name in folders]
+def _refuse_clashes(found: list[_Found]) -> None:
+    clashes = [clash for part in found for clash in part.clashes]
+    for one, other in combinations(found, 2):
+        for files, more in ((one.images, other.images), (one.masks, other.masks)):
+            clashes += [(files[stem], more[stem]) for stem in sorted(files.keys() & more.keys())]
+    if clashes:
+        others = f", and {len(clashes) - 1} more such" if len(clashes) > 1 else ""
+        raise InputError(
+            f"two files stand for one stem: {clashes[0][0]} and {clashes[0][1]}{others}",
+            hint="give one set at a time; edgesod data pack makes one of several",
+        )
 
 
 def _files_of(place: Path) -> list[Place]:
     if place.is_dir():
-        files = [Place(path, path.as_posix()) for path in _walk(place)]
+        files: Iterable[Place] = _walk(place)
     elif place.is_file():
         files = _members_of(place)
     else:
         raise InputError(f"there is no folder or tar file at {place}", hint="give a folder that holds images/ and masks/")
-    return sorted((file for file in files if not PurePosixPath(file.name).name.startswith(".")), key=lambda file: file.name)
+    shown = (file for file in files if not posixpath.basename(file.name).startswith("."))
+    return sorted(shown, key=lambda file: posixpath.split(file.name))
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _walk(root: Path) -> Iterator[Place]:
     # links are followed, since images/ is often one, but no folder is entered twice
     entered: set[str] = set()
+    top = root.resolve().name
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in entered:
             subfolders.clear()
             continue
         entered.add(real)
-        yield from (Path(folder) / name for name in names)
+        within = posixpath.normpath(posixpath.join(top, Path(folder).relative_to(root).as_posix()))
+        yield from (Place(Path(folder, name), posixpath.join(within, name)) for name in names)
 
 
 def _members_of(path: Path) -> list[Place]:

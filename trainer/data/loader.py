@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgesod.errors import InputError
 from edgesod.evaluation.pairs import EvaluationSet
-from edgesod.recipe import IMAGENET_MEAN, IMAGENET_STD
+from edgesod.processing.resize import ResizeMode
+from edgesod.recipe import Preprocessing
 
 from .transforms import Augmentation, augment
 
@@ -23,20 +24,37 @@ Key = tuple[int, int]  # (epoch, position in the list of stems)
 class TrainingSet(Dataset[tuple[Tensor, Tensor, str]]):
     """Augmented pairs by ``(epoch, index)``.
 
+    Args:
+        source: Where the pairs are.
+        stems: Those of it to train on.
+        size: Height and width wanted, in pixels.
+        augmentation: How far to move each from the original.
+        seed: Of every random choice.
+        resize: How pictures are scaled: as the network's :class:`~edgesod.recipe.Preprocessing` will do it ever after.
+
     Yields the image as uint8 RGB ``(3, size, size)``, the mask as uint8 ``(1, size, size)`` and the stem; normalisation
     happens per batch in :func:`normalise_batch`, which is cheaper and keeps the hand-over between processes small.
     """
 
-    def __init__(self, source: EvaluationSet, stems: Sequence[str], size: int, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self,
+        source: EvaluationSet,
+        stems: Sequence[str],
+        size: int,
+        augmentation: Augmentation,
+        seed: int,
+        resize: ResizeMode = "halve-linear",
+    ) -> None:
         self.source, self.stems, self.size = source, list(stems), size
-        self.augmentation, self.seed = augmentation, seed
+        self.augmentation, self.seed, self.resize = augmentation, seed, resize
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, str]:
         epoch, index = key
         stem = self.stems[index]
         rng = np.random.default_rng((self.seed, epoch, index))
         image_BGR, mask = self.source.read(stem)
-        image, mask = augment(cv2.cvtColor(image_BGR, cv2.COLOR_BGR2RGB), mask, self.size, self.augmentation, rng)
+        image_RGB = cv2.cvtColor(image_BGR, cv2.COLOR_BGR2RGB)
+        image, mask = augment(image_RGB, mask, self.size, self.augmentation, rng, self.resize)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None], stem
 
 
@@ -81,11 +99,23 @@ def make_loader(dataset: TrainingSet, order: ResumableOrder, workers: int) -> Da
     )
 
 
-def normalise_batch(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return float32 ImageNet-normalised ``(N, 3, H, W)`` and float32 ``(N, 1, H, W)`` in [0, 1] from two uint8 batches."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None] * 255
-    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None] * 255
-    return (images.float() - mean) / std, masks.float() / 255
+def normalise_batch(images: Tensor, masks: Tensor, how: Preprocessing) -> tuple[Tensor, Tensor]:
+    """Return what a network is fed and the truth, from two uint8 batches.
+
+    Args:
+        images: uint8 RGB ``(N, 3, H, W)``.
+        masks: uint8 ``(N, 1, H, W)``.
+        how: Channel order, divisor, mean and standard deviation; resizing has happened.
+
+    Returns:
+        float32 ``(N, 3, H, W)``, channels in the order asked for, and float32 ``(N, 1, H, W)`` in [0, 1].
+    """
+    x = images.float()
+    if how.colour == "BGR":
+        x = x.flip(1)
+    divisor = x.amax((1, 2, 3), keepdim=True).clamp(min=1) if how.divide_by == "max" else float(how.divide_by)
+    mean, std = (torch.tensor(values, device=x.device)[:, None, None] for values in (how.mean, how.std))
+    return (x - mean * divisor) / (std * divisor), masks.float() / 255
 
 
 def _quiet_worker(_: int) -> None:
