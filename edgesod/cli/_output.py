@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
+
+
+class Update(Protocol):
+    """Moves a bar: so many of so many done, and a few words on how it goes."""
+
+    def __call__(self, done: int, total: int | None, detail: str = "") -> None: ...
 
 
 def result(text: str) -> None:
@@ -53,8 +59,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar with the time left on stderr; yields ``update(done, total)``. Silent where stderr is no terminal."""
+def progress(what: str) -> Iterator[Update]:
+    """Show a bar with the time left on stderr; yields what moves it. Silent where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -65,11 +71,16 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(what, total=None, detail="")
+
+        def update(done: int, total: int | None, detail: str = "") -> None:
+            bar.update(task, completed=done, total=total, detail=detail)
+
+        yield update
 
 
 def _cell(value: object) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgesod.cli import _output
 from edgesod.errors import BackendError, UsageError
+
+if TYPE_CHECKING:
+    from trainer.training.loop import Progress
+    from trainer.training.recipe import TrainingRecipe
 
 NAME = "train"
 
@@ -17,50 +21,97 @@ def command(
     data: Annotated[
         list[str], typer.Option(help="Folder with images/ and masks/, or a tar of one; may be given several times.")
     ],
-    out: Annotated[Path, typer.Option(help="The run's folder: checkpoints and log.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder: checkpoints and log.")] = None,
     model: Annotated[str | None, typer.Option(help="Network; the recipe's by default.")] = None,
-    recipe: Annotated[str, typer.Option(help="Name of a shipped training recipe, or a TOML file.")] = "u2netp-trunk",
+    recipe: Annotated[str, typer.Option(help="Name of a shipped training recipe, or a TOML file.")] = "fast",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
-    start_from: Annotated[Path | None, typer.Option(help="Start from a checkpoint folder of another run.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Start from a checkpoint folder of another run, or from a file of weights.")
+    ] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(help="ImageNet weights: torchvision's ResNet-34 for basnet, Caffe's ResNet-50 for the PoolNets."),
+    ] = None,
+    overfit_one_batch: Annotated[
+        bool, typer.Option("--overfit-one-batch", help="Only check that one batch can be learnt by heart; writes nothing.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode pictures.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
 ) -> None:
     """Train, with EMA weights, checkpoints that survive being killed, and validation on every 20th picture.
 
-    Ctrl-C or SIGTERM saves and stops; the same command with --resume goes on from there.
+    Ctrl-C or SIGTERM saves and stops; the same command with --resume goes on from there. Several GPUs: torchrun
+    --nproc-per-node N -m edgesod train ...
     """
     try:
         import torch
 
         from trainer.training.checkpoint import checkpoints
-        from trainer.training.loop import Progress, Trainer
+        from trainer.training.loop import Trainer
         from trainer.training.recipe import load_recipe
     except ImportError as error:
         raise BackendError(
             f"training needs torch ({error})", hint="pip install torch '.[train]', in a clone of edgesod"
         ) from error
     plan = load_recipe(recipe)
-    if model is not None and model != plan.network:
+    if model is not None:
         plan = plan.model_copy(update={"network": model})
-    if checkpoints(out) and not resume:
-        raise UsageError(f"{out} holds a run already", hint="--resume to go on with it, or another --out")
     if threads is not None:
         torch.set_num_threads(threads)
+    if overfit_one_batch:
+        _overfit(plan, data, backbone)
+        return
+    if out is None:
+        raise UsageError("a run needs a folder", hint="--out runs/NAME")
+    has_begun = bool(checkpoints(out))
+    if has_begun and not resume:
+        raise UsageError(f"{out} holds a run already", hint="--resume to go on with it, or another --out")
     with _output.progress(f"train {plan.network}") as update:
 
         def show(progress: Progress) -> None:
-            update(progress.seen, progress.images)
+            update(progress.seen, progress.images, f"{progress.images_per_s:.1f} images/s, loss {progress.loss:.3f}")
             if progress.scores is not None:
-                scores = progress.scores
-                _output.note(
-                    f"{progress.seen} images, {progress.images_per_s:.1f} images/s: loss {progress.loss:.3f}, "
-                    f"hold-out max-F {scores['max_f']:.4f}, MAE {scores['mae']:.4f}"
-                )
+                _note_scores(progress, progress.scores)
 
-        trainer = Trainer(plan, data, out, start_from=start_from, workers=workers, on_progress=show)
-        if trainer.seen:
-            _output.note(f"going on after {trainer.seen} images")
+        trainer = Trainer(plan, data, out, start_from=start_from, backbone=backbone, workers=workers, on_progress=show)
+        if trainer.is_first:
+            _note_start(trainer.seen, trainer.learner.has_frozen_norm, backbone if not has_begun else None)
         trainer.run()
-    _output.result(str(checkpoints(out)[-1]))
+    if trainer.is_first:
+        _output.result(str(checkpoints(out)[-1]))
     if trainer.is_interrupted:
         raise KeyboardInterrupt
+
+
+def _note_start(seen: int, has_frozen_norm: bool, backbone: Path | None) -> None:
+    if seen:
+        _output.note(f"going on after {seen} images")
+    if has_frozen_norm:
+        _output.note("batch normalisation is frozen as the backbone's file has it")
+    elif backbone is not None:
+        _output.note("batch normalisation learns on, as this network's authors have it")
+
+
+def _note_scores(progress: Progress, scores: dict[str, float]) -> None:
+    _output.note(
+        f"{progress.seen} images, {progress.images_per_s:.1f} images/s: loss {progress.loss:.3f}, "
+        f"hold-out max-F {scores['max_f']:.4f}, MAE {scores['mae']:.4f}"
+    )
+    if scores["blank"] >= 0.5:
+        _output.note(
+            f"  {scores['blank']:.0%} of the hold-out's maps are blank: nothing found, or everything. Early in a run that passes; "
+            "later it does not: see 'Black pictures' in docs/training.md"
+        )
+
+
+def _overfit(plan: TrainingRecipe, data: list[str], backbone: Path | None) -> None:
+    from trainer.training.overfit import BOUND, MAX_STEPS, overfit_one_batch
+
+    with _output.progress(f"overfit {plan.network}") as update:
+        done = overfit_one_batch(
+            plan, data, backbone=backbone, on_progress=lambda k, left: update(k, MAX_STEPS, f"{left:.0%} of the loss left")
+        )
+    _output.result(
+        f"passed: the prediction's loss fell from {done.first:.3f} to {done.last:.3f}, below {BOUND:.0%}, in {done.steps} steps. "
+        "Data, loss, gradients and optimiser work together; how well it will do on other pictures this does not say."
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from scipy.ndimage import correlate
 from skimage.metrics import structural_similarity
 
 from edgesod.errors import UsageError
-from trainer.losses import TERMS, DeepSupervision, bce, iou, ssim
+from trainer.losses import TERMS, DeepSupervision, LossParts, bce, bce_sum, iou, ssim
 from trainer.losses.terms import ssim_map
 
 
@@ -24,6 +26,21 @@ def test_cross_entropy_is_the_mean_of_its_definition() -> None:
     p = 1 / (1 + np.exp(-logits.numpy()))
     expected = -(truth.numpy() * np.log(p) + (1 - truth.numpy()) * np.log(1 - p)).mean()
     assert float(bce(logits, truth)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_summed_cross_entropy_is_averaged_over_pictures_alone() -> None:
+    logits, truth = _maps(2, 1, 8, 9)
+    assert float(bce_sum(logits, truth)) == pytest.approx(8 * 9 * float(bce(logits, truth)), rel=1e-12)
+
+
+@pytest.mark.parametrize(("term", "least", "most"), [(bce, 0.9, 1.0), (iou, 0.0, 1e-6), (ssim, 0.0, 1e-6)])
+def test_only_cross_entropy_lifts_a_black_map(term: Callable[..., torch.Tensor], least: float, most: float) -> None:
+    truth = _maps(1, 1, 16, 16)[1]
+    logits = torch.full_like(truth, -20.0, requires_grad=True)
+    term(logits, truth).backward()
+    assert logits.grad is not None
+    lift = -logits.grad[truth == 1].mean() * truth.numel()  # cross-entropy's own is 1
+    assert least <= lift <= most
 
 
 def test_iou_is_averaged_per_picture() -> None:
@@ -118,6 +135,16 @@ def test_precision_is_widened_and_never_narrowed(given: torch.dtype, computed: t
     loss.total.backward()
     assert x.grad is not None
     assert x.grad.dtype == given
+
+
+def test_parts_bear_the_names_of_the_outputs_and_average() -> None:
+    truth = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    loss_of = DeepSupervision({"bce": 1.0}, names=("fine", "coarse"))
+    losses = [loss_of([_maps(1, 1, 4, 4, seed=seed)[0] for seed in pair], truth) for pair in ((0, 1), (2, 3))]
+    mean = LossParts.mean(losses)
+    assert set(mean.parts) == {"fine/bce", "coarse/bce"}
+    assert float(mean.total) == pytest.approx(sum(float(loss.total) for loss in losses) / 2)
+    assert float(mean.parts["coarse/bce"]) == pytest.approx(sum(float(loss.parts["coarse/bce"]) for loss in losses) / 2)
 
 
 def test_derivative_of_the_whole() -> None:

@@ -111,7 +111,8 @@ def test_registry() -> None:
         record = networks.config(name)
         assert record.name == name
         assert len(set(record.outputs)) == len(record.outputs)
-        assert all(0 < s.mae < s.max_f < 1 for s in record.scores.values())
+        assert all(0 < s["mae"] < s["max_f"] < 1 for s in record.scores.values())
+        assert "DUTS-TE" in record.scores
     for look_up in (networks.create, networks.config):
         with pytest.raises(UsageError, match="there is no network 'u3net'") as caught:
             look_up("u3net")

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .deep_supervision import DeepSupervision, LossParts
-from .terms import TERMS, bce, iou, ssim
+from .terms import TERMS, bce, bce_sum, iou, ssim
 
-__all__ = ["TERMS", "DeepSupervision", "LossParts", "bce", "iou", "ssim"]
+__all__ = ["TERMS", "DeepSupervision", "LossParts", "bce", "bce_sum", "iou", "ssim"]

@@ -1,4 +1,4 @@
-"""The three terms of BASNet's hybrid loss: pixel (BCE), patch (SSIM) and map (IoU).
+"""The three terms of BASNet's hybrid loss: pixel (BCE), patch (SSIM) and map (IoU); and BCE summed over pixels.
 
 Each takes logits and truth, float ``(N, 1, H, W)``, truth in [0, 1], and returns a scalar. From Qin et al., "BASNet:
 Boundary-Aware Salient Object Detection", CVPR 2019, with one addition: IoU has an epsilon, without which an empty map
@@ -20,6 +20,14 @@ _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 def bce(logits: Tensor, truth: Tensor) -> Tensor:
     """Return the mean binary cross-entropy."""
     return F.binary_cross_entropy_with_logits(logits, truth)
+
+
+def bce_sum(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return the binary cross-entropy summed over the pixels of each picture, averaged over the batch.
+
+    PoolNet's and SRM's loss: their learning rates and weight decay go with its size, which grows with the picture's.
+    """
+    return F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / len(logits)
 
 
 def iou(logits: Tensor, truth: Tensor, eps: float = 1e-6) -> Tensor:
@@ -56,5 +64,5 @@ def _blur(x: Tensor) -> Tensor:
     return F.conv2d(x, window.view(1, 1, 1, -1), padding=(0, _SSIM_WINDOW // 2))
 
 
-TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"bce": bce, "iou": iou, "ssim": ssim}
+TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"bce": bce, "bce_sum": bce_sum, "iou": iou, "ssim": ssim}
 """Terms by the name recipes use."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import AUTHORS_IMAGENET, NetworkConfig, Paper, Scores, Speed
+from .config import AUTHORS_IMAGENET, NetworkConfig, Paper, Speed
 from .layers import halve, require_multiple_of_32, upsample
 from .resnet import Backbone, BasicBlock, basic_layer
 
@@ -147,14 +147,6 @@ CONFIGS = (
         repository="xuebinqin/BASNet",
         licence="MIT",
         paper=Paper("BASNet: Boundary-Aware Salient Object Detection", "CVPR 2019"),
-        scores={
-            "DUTS-TE": Scores(0.860, 0.047, 0.803, 0.853, 0.758),
-            "ECSSD": Scores(0.942, 0.037, 0.904, 0.916, 0.826),
-            "HKU-IS": Scores(0.928, 0.032),
-            "DUT-OMRON": Scores(0.805, 0.056),
-            "PASCAL-S": Scores(0.856, 0.076),
-            "SOD": Scores(0.851, 0.113),
-        },
         speeds=(
             Speed(25, (256, 256), "GTX 1080 Ti", "CVPR 2019 abstract: more than 25 fps"),
             Speed(70, (256, 256), "", "the authors' follow-up, arXiv 2101.04704: over 70 fps on a single GPU"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
+from edgesod.evaluation.published import DATASETS, published_scores
 from edgesod.recipe import Preprocessing
 
 AUTHORS_IMAGENET = Preprocessing(resize="linear")
@@ -24,25 +25,6 @@ class Paper:
     title: str
     venue: str
     arxiv: str = ""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Published scores on one test set.
-
-    Attributes:
-        max_f: Largest F (β² = 0.3) of the set's mean precision and mean recall.
-        mae: Mean absolute error of the saliency map.
-        weighted_f: Weighted F-measure.
-        s_measure: Structure measure, α = 0.5.
-        relaxed_boundary_f: F of the boundary, a few pixels' slack allowed.
-    """
-
-    max_f: float
-    mae: float
-    weighted_f: float | None = None
-    s_measure: float | None = None
-    relaxed_boundary_f: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +51,6 @@ class NetworkConfig:
         repository: The authors' release on GitHub.
         licence: Licence of that release (SPDX), empty when it states none.
         paper: Where it was published.
-        scores: Test set → published scores of the authors' weights.
         speeds: Published speeds.
     """
 
@@ -82,5 +63,9 @@ class NetworkConfig:
     repository: str
     licence: str
     paper: Paper
-    scores: Mapping[str, Scores] = field(default_factory=dict)
     speeds: tuple[Speed, ...] = ()
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Test set → published scores of the authors' weights (:func:`edgesod.evaluation.published_scores`)."""
+        return {dataset: found for dataset in DATASETS if (found := published_scores(self.name, dataset))}

@@ -47,7 +47,19 @@ def halve(x: Tensor) -> Tensor:
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:
     """Enlarge bilinearly by a whole factor, pixel areas aligned."""
-    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
+    y = F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
+    if y.requires_grad and y.device.type == "cpu" and not torch.jit.is_tracing():
+        # after a concatenation the gradient is a slice, which torch's backward takes apart plane by plane, at five times the
+        # cost of packing it first
+        y.register_hook(_pack)
+    return y
+
+
+def _pack(gradient: Tensor | None) -> Tensor | None:
+    # a slice of channels alone is packed; where nothing flows back there is none
+    if gradient is None or gradient.is_contiguous() or gradient.stride(1) != 1:
+        return gradient
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def resize_to(x: Tensor, size_hw: tuple[int, int]) -> Tensor:

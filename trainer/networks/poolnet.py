@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from edgesod.recipe import Preprocessing
 
-from .config import NetworkConfig, Paper, Scores, Speed
+from .config import NetworkConfig, Paper, Speed
 from .layers import pool_to_bins, require_at_least, resize_to, static_size
 from .resnet import Backbone, CaffeResNet50
 
@@ -184,14 +184,6 @@ CONFIGS = (
         repository="backseason/PoolNet",
         licence="MIT",
         paper=_PAPER,
-        scores={
-            "DUTS-TE": Scores(0.880, 0.040, 0.807, 0.871, 0.765),
-            "ECSSD": Scores(0.944, 0.039, 0.896, 0.921, 0.813),
-            "HKU-IS": Scores(0.932, 0.033),
-            "DUT-OMRON": Scores(0.808, 0.056),
-            "PASCAL-S": Scores(0.865, 0.075),
-            "SOD": Scores(0.871, 0.102),
-        },
         speeds=(Speed(30, (300, 400), "", "arXiv 1904.09569 abstract: more than 30 fps"),),
     ),
     NetworkConfig(
@@ -204,7 +196,5 @@ CONFIGS = (
         repository="chouxianyu/Boundary-Aware-PoolNet",
         licence="",
         paper=_PAPER,  # the network it builds on; it has none of its own
-        # the epoch was chosen on this very test set, so the score flatters
-        scores={"DUTS-TE": Scores(0.892, 0.035)},
     ),
 )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgesod.errors import InputError, UsageError
+from edgesod.recipe import Preprocessing, problems
 
 from . import basnet, poolnet, srm, u2net
 from .config import NetworkConfig
@@ -18,6 +22,23 @@ from .resnet import Backbone
 _CONFIGS: dict[str, NetworkConfig] = {
     record.name: record for family in (basnet, poolnet, srm, u2net) for record in family.CONFIGS
 }
+
+
+@dataclass(frozen=True)
+class WeightsMetadata:
+    """What a weights file says about itself.
+
+    Attributes:
+        network: What :func:`create` takes.
+        preprocessing: What the weights were trained with.
+    """
+
+    network: str
+    preprocessing: Preprocessing
+
+    def to_strings(self) -> dict[str, str]:
+        """Return it as the header of a ``.safetensors`` file takes it."""
+        return {"format": "pt", "network": self.network, "preprocessing": self.preprocessing.model_dump_json()}
 
 
 def names() -> list[str]:
@@ -62,6 +83,30 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
     state = _read_state(Path(path))
     _require_fit(module.state_dict(), state, path, hint="name the network these weights belong to with --model")
     module.load_state_dict(state, strict=False)
+
+
+def weights_metadata(path: str | os.PathLike[str]) -> WeightsMetadata | None:
+    """Return what a weights file says about itself, ``None`` when it says nothing, as the authors' files do not.
+
+    Raises:
+        InputError: The file is missing or cannot be read, or says something that cannot be understood.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no weights file at {path}")
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as a state dict: {error}") from error
+    if "network" not in said or "preprocessing" not in said:
+        return None
+    try:
+        return WeightsMetadata(said["network"], Preprocessing.model_validate_json(said["preprocessing"]))
+    except ValidationError as error:
+        raise InputError(f"{path} names a preprocessing that is not one: {problems(error)}") from error
 
 
 def load_backbone(module: nn.Module, path: str | os.PathLike[str]) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from edgesod.recipe import Preprocessing
 
-from .config import NetworkConfig, Paper, Scores
+from .config import NetworkConfig, Paper
 from .layers import pool_by_side, require_at_least, resize_to, static_size
 
 _BINS = (6, 3, 2, 1)
@@ -162,13 +162,5 @@ CONFIGS = (
         repository="TiantianWang/ICCV17_SRM",
         licence="",
         paper=Paper("A Stagewise Refinement Model for Detecting Salient Objects in Images", "ICCV 2017"),
-        scores={
-            "DUTS-TE": Scores(0.826, 0.058, 0.722, 0.824, 0.592),
-            "ECSSD": Scores(0.917, 0.054, 0.853, 0.895, 0.672),
-            "HKU-IS": Scores(0.906, 0.046),
-            "DUT-OMRON": Scores(0.769, 0.069),
-            "PASCAL-S": Scores(0.838, 0.084),
-            "SOD": Scores(0.843, 0.128),
-        },
     ),
 )

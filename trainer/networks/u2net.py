@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import AUTHORS_IMAGENET, NetworkConfig, Paper, Scores, Speed
+from .config import AUTHORS_IMAGENET, NetworkConfig, Paper, Speed
 from .layers import halve, require_multiple_of_32, upsample
 
 # (block depth, in, mid, out) of the eleven stages; depth 0 is the dilated RSU-4F.
@@ -173,14 +173,6 @@ CONFIGS = (
         repository="xuebinqin/U-2-Net",
         licence="Apache-2.0",
         paper=_PAPER,
-        scores={
-            "DUTS-TE": Scores(0.873, 0.044, 0.804, 0.861, 0.765),
-            "ECSSD": Scores(0.951, 0.033, 0.910, 0.928, 0.836),
-            "HKU-IS": Scores(0.935, 0.031),
-            "DUT-OMRON": Scores(0.823, 0.054),
-            "PASCAL-S": Scores(0.859, 0.074),
-            "SOD": Scores(0.861, 0.108),
-        },
         speeds=(Speed(30, (320, 320), "GTX 1080 Ti", "arXiv 2005.09007 abstract"),),
     ),
     NetworkConfig(
@@ -193,14 +185,6 @@ CONFIGS = (
         repository="xuebinqin/U-2-Net",
         licence="Apache-2.0",
         paper=_PAPER,
-        scores={
-            "DUTS-TE": Scores(0.852, 0.054, 0.763, 0.847, 0.723),
-            "ECSSD": Scores(0.943, 0.041, 0.885, 0.918, 0.808),
-            "HKU-IS": Scores(0.928, 0.037),
-            "DUT-OMRON": Scores(0.813, 0.060),
-            "PASCAL-S": Scores(0.849, 0.086),
-            "SOD": Scores(0.841, 0.124),
-        },
         speeds=(Speed(40, (320, 320), "GTX 1080 Ti", "arXiv 2005.09007 abstract"),),
     ),
 )

@@ -2,7 +2,8 @@
 
 A run folder holds ``checkpoint-<images seen>/`` with ``model.safetensors``, ``ema.safetensors``, ``optimizer.safetensors``
 and ``record.json``. A folder is written under a temporary name, flushed to disk and renamed, so a process killed at any
-moment leaves the one before it intact; leftovers are cleared at the next start.
+moment leaves the one before it intact; leftovers are cleared at the next start. The two weight files say in their header
+which network they belong to and what it was fed (:func:`trainer.networks.weights_metadata`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgesod.errors import InputError, OutputError
+from edgesod.files import read_json
+from trainer.networks import WeightsMetadata
 
 from .ema import Ema
 
@@ -28,21 +32,34 @@ _KEEP = 2
 
 
 def save_checkpoint(
-    run: Path, seen: int, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, record: dict[str, Any]
+    run: Path,
+    seen: int,
+    model: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    record: dict[str, Any],
+    about: WeightsMetadata,
 ) -> Path:
-    """Write a checkpoint after ``seen`` images and drop all but the newest two; return its folder."""
+    """Write a checkpoint after ``seen`` images and drop all but the newest two; return its folder.
+
+    Raises:
+        OutputError: The disk is full, or the place cannot be written. The checkpoint before is intact.
+    """
     final = run / f"checkpoint-{seen:09d}"
+    if final in checkpoints(run):
+        return final  # a run that ends where it last saved
     temporary = run / f".{final.name}.tmp"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file(_plain(model.state_dict()), temporary / "model.safetensors")
-        save_file(_plain(ema.module.state_dict()), temporary / "ema.safetensors")
+        save_file(_plain(model.state_dict()), temporary / "model.safetensors", about.to_strings())
+        save_file(_plain(ema.module.state_dict()), temporary / "ema.safetensors", about.to_strings())
         save_file(_flatten(optimizer.state_dict()), temporary / "optimizer.safetensors")
         (temporary / "record.json").write_text(json.dumps(record | {"images_seen": seen}, indent=1), encoding="utf-8")
         for file in temporary.iterdir():
             _flush(file)
-        shutil.rmtree(final, ignore_errors=True)
+        _flush(temporary)
+        _remove(final)  # there only if it is not whole
         os.replace(temporary, final)
         _flush(run)
     except (OSError, SafetensorError) as error:
@@ -52,20 +69,39 @@ def save_checkpoint(
             hint="make room or choose another --out; the last checkpoint is intact",
         ) from error
     for old in checkpoints(run)[:-_KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     return final
 
 
-def load_checkpoint(folder: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Load a checkpoint folder into the three and return its record."""
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of a checkpoint folder: at least ``recipe`` and ``images_seen``.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    record = read_json(folder / "record.json")
+    if not isinstance(record.get("recipe"), dict) or not isinstance(record.get("images_seen"), int):
+        raise InputError(f"{folder / 'record.json'} is not the record of a checkpoint")
+    return record
+
+
+def load_checkpoint(folder: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
+    """Load a checkpoint folder into the three.
+
+    Raises:
+        InputError: A file is missing or damaged, or belongs to another network.
+    """
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
         ema.module.load_state_dict(load_file(folder / "ema.safetensors"))
         optimizer.load_state_dict(_unflatten(load_file(folder / "optimizer.safetensors"), optimizer.state_dict()))
-        record: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        return record
-    except (OSError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{folder} is not a checkpoint of this network: {error}") from error
+    # files hold plain rows; in the parameters' own layout the next step is as fast, and to the bit what it would have been
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -80,6 +116,14 @@ def clear_leftovers(run: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+def _remove(folder: Path) -> None:
+    # under another name first: a process killed in between would leave a checkpoint with files missing
+    doomed = folder.with_name(f".{folder.name}.old.tmp")
+    with suppress(OSError):
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed)
+
+
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().contiguous() for name, value in state.items()}
 
@@ -89,6 +133,7 @@ def _flatten(state: dict[str, Any]) -> dict[str, Tensor]:
         f"{index}.{name}": torch.as_tensor(value).detach().contiguous()
         for index, values in state["state"].items()
         for name, value in values.items()
+        if value is not None
     }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgesod.errors import InputError
 from edgesod.files import read_toml
+from edgesod.processing.resize import ResizeMode
 from edgesod.recipe import problems
+from trainer.data.transforms import Augmentation
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -22,23 +24,16 @@ class Stage(_Strict):
     """A stretch of training at one picture size; the next stage begins when ``images`` have been seen in this one."""
 
     images: int = Field(gt=0)
-    size: int = Field(gt=0, multiple_of=32)
+    size: int = Field(gt=0)
+    """Height and width in pixels; which ones are possible depends on the network."""
     batch: int = Field(gt=0)
+    """Pictures of one forward pass, per process: what batch normalisation sees."""
+    accumulate: int = Field(default=1, gt=0)
+    """Forward passes whose mean gradient makes one step. Batch normalisation still sees each pass alone."""
     lr: float = Field(gt=0)
     """Learning rate at the stage's start."""
     lr_end: float | None = Field(default=None, ge=0)
     """Learning rate at its end, reached along a cosine; constant when left out."""
-
-
-class AugmentationRecipe(_Strict):
-    """See :class:`trainer.data.transforms.Augmentation`."""
-
-    min_crop: float = Field(default=0.75, gt=0, le=1)
-    flip: float = Field(default=0.5, ge=0, le=1)
-    brightness: float = Field(default=0.25, ge=0, lt=1)
-    contrast: float = Field(default=0.25, ge=0, lt=1)
-    saturation: float = Field(default=0.3, ge=0, lt=1)
-    grey: float = Field(default=0.05, ge=0, le=1)
 
 
 class TrainingRecipe(_Strict):
@@ -47,21 +42,49 @@ class TrainingRecipe(_Strict):
     network: str
     stages: tuple[Stage, ...] = Field(min_length=1)
     seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     loss: dict[str, float] = {"bce": 1.0}
     """Term → weight; the terms are those of :mod:`trainer.losses`."""
     output_weights: tuple[float, ...] | None = None
-    optimizer: Literal["adam", "adamw"] = "adamw"
+    """One weight per output of the network, the prediction first; 1 each when left out."""
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = "adamw"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of ``sgd``; the others have their authors'."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Added to the gradient by ``sgd`` and ``adam``, decoupled from it by ``adamw`` and ``muon``."""
+    lr_shares: dict[str, float] = {}
+    """Pattern of parameter names → multiple of the learning rate; the first that matches counts."""
     warmup_images: int = Field(default=0, ge=0)
+    """Images over which the learning rate rises from zero."""
     clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the whole gradient; a longer one is scaled down to it."""
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    """Of the averaged weights; 0 makes them the trained ones."""
+    log_every: int = Field(default=25, gt=0)
+    """Steps between two lines of the log."""
     validate_every: int = Field(default=5000, gt=0)
     """Images between two validations."""
     validate_images: int = Field(default=100, gt=0)
     checkpoint_every: int = Field(default=2000, gt=0)
     """Images between two checkpoints."""
-    augmentation: AugmentationRecipe = AugmentationRecipe()
+    resize: ResizeMode = "halve-linear"
+    """How pictures come to a stage's size, in training and ever after: ``linear`` is the authors' way."""
+    augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _shares_fit_the_optimizer(self) -> TrainingRecipe:
+        if self.lr_shares and self.optimizer == "muon":
+            raise ValueError("lr_shares do not go with muon, which shares the learning rate out itself")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> TrainingRecipe:
+        for k, stage in enumerate(self.stages):
+            if self.augmentation.rescale is not None and stage.size > self.augmentation.rescale:
+                raise ValueError(
+                    f"stage {k + 1} cuts {stage.size} pixels out of pictures rescaled to {self.augmentation.rescale}"
+                )
+        return self
 
     @property
     def images(self) -> int:

@@ -1,0 +1,108 @@
+"""What ``edgesod train`` says and refuses, called as the program calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgesod.cli import train
+from edgesod.errors import CheckFailed, UsageError
+from tests.helpers.training import TINY, TinyNet
+from trainer.networks import registry
+from trainer.training import overfit
+from trainer.training.recipe import RECIPES, load_recipe
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._CONFIGS, "tiny", TINY)
+
+
+def _recipe(folder: Path, lr: float = 0.05, images: int = 8) -> str:
+    path = folder / "recipe.toml"
+    path.write_text(
+        'network = "tiny"\nprecision = "fp32"\nvalidate_images = 2\nloss = { bce = 1.0 }\n'
+        f"[[stages]]\nimages = {images}\nsize = 32\nbatch = 4\nlr = {lr}\n"
+    )
+    return str(path)
+
+
+def test_one_batch_is_learnt_by_heart_and_nothing_written(
+    pairs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.command(data=[pairs], recipe=_recipe(tmp_path), overfit_one_batch=True)
+    assert capsys.readouterr().out.startswith("passed: the prediction's loss fell from 0.")
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
+
+
+def test_network_that_cannot_learn_one_batch_fails_the_check(
+    pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overfit, "MAX_STEPS", 10)
+    with pytest.raises(CheckFailed, match=r"after 10 steps on one batch of 4 pictures the loss of fine is 0\.\d+") as caught:
+        train.command(data=[pairs], recipe=_recipe(tmp_path, lr=1e-9), overfit_one_batch=True)
+    assert "learning rate" in caught.value.hint
+    assert caught.value.exit_code == 1
+
+
+def test_frozen_normalisation_and_blank_maps_are_told(
+    pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({name: torch.zeros_like(value) for name, value in TinyNet().stem.state_dict().items()}, tmp_path / "b.pth")
+    run = tmp_path / "run"
+    train.command(data=[pairs], recipe=_recipe(tmp_path, 1e-9), out=run, backbone=tmp_path / "b.pth", workers=0)
+    said = capsys.readouterr()
+    assert "batch normalisation is frozen" in said.err
+    assert "100% of the hold-out's maps are blank" in said.err
+    assert "Black pictures" in said.err
+    assert said.out == f"{run / 'checkpoint-000000008'}\n"
+    train.command(data=[pairs], recipe=_recipe(tmp_path, 1e-9, images=16), out=run, resume=True, workers=0)
+    said = capsys.readouterr()
+    assert "going on after 8 images" in said.err
+    assert "batch normalisation is frozen" in said.err
+
+
+def test_black_pictures_are_in_the_manual() -> None:
+    assert "## Black pictures" in (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_run_is_not_overwritten_and_needs_a_folder(pairs: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="folder"):
+        train.command(data=[pairs], recipe=_recipe(tmp_path))
+    train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "run", workers=0)
+    with pytest.raises(UsageError, match="holds a run already") as caught:
+        train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "run", workers=0)
+    assert "--resume" in caught.value.hint
+
+
+def test_unknown_network_is_refused(pairs: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no network 'unet'"):
+        train.command(data=[pairs], recipe=_recipe(tmp_path), model="unet", out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_recipes_fit_their_networks(path: Path) -> None:
+    from trainer.losses import DeepSupervision
+    from trainer.training.learner import _require_sizes
+    from trainer.training.optimizer import make_optimizer
+
+    recipe = load_recipe(path.stem)
+    _require_sizes(recipe)
+    outputs = registry.config(recipe.network).outputs
+    loss_of = DeepSupervision(recipe.loss, recipe.output_weights, outputs)
+    assert torch.isfinite(loss_of([torch.zeros(1, 1, 8, 8)] * len(outputs), torch.zeros(1, 1, 8, 8)).total)
+    with torch.device("meta"):
+        network = registry.create(recipe.network)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    optimizer = make_optimizer(recipe, network)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+    used = {group["lr_share"] for group in optimizer.param_groups}
+    assert set(recipe.lr_shares.values()) <= used
+
+
+def test_there_is_a_recipe_of_each_paper() -> None:
+    for name in registry.names():
+        if name != "tiny":
+            assert load_recipe(name).network == name

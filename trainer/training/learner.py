@@ -1,0 +1,146 @@
+"""What learns: a network, the average of its weights and the optimiser, and one step of the three."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from edgesod.errors import CheckFailed, InputError, UsageError
+from trainer import networks
+from trainer.data.loader import normalise_batch
+from trainer.losses import DeepSupervision, LossParts
+
+from .checkpoint import load_checkpoint, read_record, save_checkpoint
+from .ema import Ema
+from .optimizer import make_optimizer, set_learning_rate
+from .recipe import TrainingRecipe
+
+Batch = tuple[Tensor, Tensor, Sequence[str]]
+"""uint8 images ``(N, 3, H, W)``, uint8 masks ``(N, 1, H, W)`` and the stem of each."""
+
+
+class Learner:
+    """A network in training.
+
+    Args:
+        recipe: Which network, loss and optimiser.
+        fabric: Where to compute.
+
+    Attributes:
+        about: What the weights' files say: the network and what it is fed.
+        module: The network itself, whatever wraps it for several processes.
+        ema: The average of its weights.
+        has_frozen_norm: Whether batch normalisation stays as the backbone's file had it.
+    """
+
+    def __init__(self, recipe: TrainingRecipe, fabric: Fabric) -> None:
+        self.recipe, self.fabric = recipe, fabric
+        config = networks.config(recipe.network)
+        preprocessing = config.preprocessing.model_copy(update={"resize": recipe.resize})
+        self.about = networks.WeightsMetadata(recipe.network, preprocessing)
+        self.loss_of = DeepSupervision(recipe.loss, recipe.output_weights, config.outputs)
+        _require_sizes(recipe)
+        torch.manual_seed(recipe.seed)
+        # on the device from the start: an optimiser's state is loaded to where its parameters are
+        self.module: nn.Module = networks.create(recipe.network).to(fabric.device, memory_format=torch.channels_last)
+        self.ema = Ema(self.module, recipe.ema_decay)
+        self.optimizer = make_optimizer(recipe, self.module)
+        self.has_frozen_norm = False
+
+    def load_backbone(self, path: Path) -> None:
+        """Take the backbone's weights from a file, and freeze batch normalisation where the network is trained so."""
+        networks.load_backbone(self.module, path)
+        self.ema = Ema(self.module, self.recipe.ema_decay)
+        self.has_frozen_norm = any(not parameter.requires_grad for parameter in self.module.parameters())
+
+    def load_weights(self, path: Path) -> None:
+        """Take all weights from a file; averages and optimiser begin anew."""
+        networks.load_weights(self.module, path)
+        self.ema = Ema(self.module, self.recipe.ema_decay)
+
+    def load(self, folder: Path) -> int:
+        """Take everything from a checkpoint folder; return the number of images that it had seen.
+
+        Raises:
+            InputError: It is damaged, or of another network or optimiser.
+        """
+        record = read_record(folder)
+        for what in ("network", "optimizer"):
+            theirs, ours = record["recipe"].get(what), getattr(self.recipe, what)
+            if theirs != ours:
+                raise InputError(
+                    f"{folder} is of the {what} {theirs}, the recipe asks for {ours}",
+                    hint=f"another --out, or weights alone: --start-from {folder / 'ema.safetensors'}",
+                )
+        load_checkpoint(folder, self.module, self.ema, self.optimizer)
+        if record.get("has_frozen_norm"):
+            networks.freeze_batch_norm(self.module)
+            self.has_frozen_norm = True
+        if scaler := record.get("loss_scale"):
+            self.fabric.strategy.precision.load_state_dict(scaler)
+        seen: int = record["images_seen"]
+        return seen
+
+    def save(self, run: Path, seen: int) -> None:
+        """Write a checkpoint into a run's folder; see :func:`save_checkpoint`."""
+        record = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "torch": torch.__version__,
+            "has_frozen_norm": self.has_frozen_norm,
+            "loss_scale": self.fabric.strategy.precision.state_dict(),
+        }
+        save_checkpoint(run, seen, self.module, self.ema, self.optimizer, record, self.about)
+
+    def start(self) -> None:
+        """Share the work out to all processes; call it once, after loading."""
+        if self.fabric.world_size > 1 and self.fabric.device.type == "cuda" and not self.has_frozen_norm:
+            self.module = nn.SyncBatchNorm.convert_sync_batchnorm(self.module)
+        self.model, self.stepper = self.fabric.setup(self.module, self.optimizer)
+
+    def step(self, batches: Sequence[Batch], rate: float, seen: int) -> LossParts:
+        """Take one step on the mean gradient of several batches; return their mean loss.
+
+        Args:
+            batches: On the device; batch normalisation sees each alone.
+            rate: Learning rate.
+            seen: Images seen before this step.
+
+        Raises:
+            CheckFailed: A loss is not finite.
+        """
+        set_learning_rate(self.optimizer.param_groups, rate)
+        self.model.train()
+        self.stepper.zero_grad(set_to_none=True)
+        losses = []
+        for k, (images, masks, stems) in enumerate(batches):
+            x, truth = normalise_batch(images, masks, self.about.preprocessing)
+            with self.fabric.no_backward_sync(self.model, enabled=k < len(batches) - 1):
+                loss = self.loss_of(self.model(x.contiguous(memory_format=torch.channels_last)), truth)
+                if not torch.isfinite(loss.total):
+                    raise CheckFailed(
+                        f"the loss is {float(loss.total.detach())} after {seen} images, in the batch {', '.join(stems)}",
+                        hint="look at those files; if they are as they should be, lower the learning rate",
+                    )
+                self.fabric.backward(loss.total / len(batches))
+            losses.append(loss)
+        if self.recipe.clip_norm is not None:
+            self.fabric.clip_gradients(self.model, self.stepper, max_norm=self.recipe.clip_norm, error_if_nonfinite=False)
+        self.stepper.step()
+        images_per_step = sum(len(stems) for _, _, stems in batches) * self.fabric.world_size
+        self.ema.update(self.module, seen // images_per_step)
+        return LossParts.mean(losses)
+
+
+def _require_sizes(recipe: TrainingRecipe) -> None:
+    """Raise ``UsageError`` for a stage of a size that the network cannot be trained at, before a run gets there."""
+    with torch.device("meta"):
+        network = networks.create(recipe.network)
+        for k, stage in enumerate(recipe.stages, 1):
+            try:
+                network(torch.empty(stage.batch, 3, stage.size, stage.size))
+            except ValueError as error:
+                raise UsageError(f"stage {k} of the recipe: {error}", hint="another size or batch") from error
