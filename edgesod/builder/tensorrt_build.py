@@ -196,6 +196,14 @@ class _Build:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the inspector names no types
         for name in self._request.builder_flags:
             config.set_flag(getattr(trt.BuilderFlag, name))
+        if options.tactic_sources is not None:
+            sources = trt.TacticSource.__members__
+            unknown = [name for name in options.tactic_sources if name not in sources]
+            if unknown:
+                raise BackendError(
+                    f"TensorRT {self._version} has no tactic source {unknown[0]!r}", hint=f"one of {', '.join(sources)}"
+                )
+            config.set_tactic_sources(sum(1 << int(sources[name]) for name in options.tactic_sources))
         if version.TRT_GE_86:
             if options.optimization_level is not None:
                 config.builder_optimization_level = options.optimization_level

@@ -40,6 +40,9 @@ class TensorRtOptions(BaseModel):
     """Whether later TensorRT may run it. From 8.6 on."""
     dla_core: Annotated[int, Field(ge=0)] | None = None
     """The DLA to build for; what it cannot run goes to the GPU."""
+    tactic_sources: tuple[str, ...] | None = None
+    """Members of ``TacticSource``: where it may take kernels from, for a place without cuBLAS or cuDNN; its own choice where
+    ``None``."""
     batch: tuple[Annotated[int, Field(ge=1)], int, int] = (1, 1, 1)
     """Smallest, best and largest number of images at a time. All 1: the shapes are fixed."""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgesod.cli import _options, _output
+
+if TYPE_CHECKING:
+    from edgesod.bench import BenchReport
+    from edgesod.runtime import Runtime
 
 NAME = "bench"
 
@@ -25,6 +29,9 @@ def command(
     warm_up: Annotated[float, typer.Option(min=0, help="Milliseconds of warm-up.")] = 200.0,
     backend: _options.Backend = "auto",
     threads: _options.Threads = None,
+    submit: Annotated[
+        Path | None, typer.Option(help="Also write a file to hand in: board, clocks, engine, latency, gate; nothing personal.")
+    ] = None,
     as_json: _options.Json = False,
 ) -> None:
     """Time an engine: network alone and end to end, percentiles, and the papers' figures beside them."""
@@ -39,6 +46,8 @@ def command(
     with open_runtime(engine, model, precision, backend, threads) as runtime:
         report = bench(runtime, frame, warm_up_ms=warm_up, iterations=iterations, duration_s=duration)
         value = report.as_dict(runtime)
+        if submit is not None:
+            _submit(submit, runtime, report, engine)
     if as_json:
         _output.result_json(value)
         return
@@ -55,3 +64,18 @@ def command(
         )
     for warning in report.warnings:
         _output.note(f"warning: {warning}")
+
+
+def _submit(path: Path, runtime: Runtime, report: BenchReport, engine: Path | None) -> None:
+    from edgesod import assets
+    from edgesod.bench.board import read_board
+    from edgesod.bench.submission import WHERE_TO, write_submission
+    from edgesod.manifest import read_manifest
+
+    is_engine = engine is not None or runtime.precision != "fp32" or runtime.backend == "tensorrt"  # else a shipped ONNX
+    folder = engine or assets.engines_root() / runtime.recipe.name
+    board = read_board()
+    write_submission(path, runtime, report, board, read_manifest(folder) if is_engine else None)
+    for warning in board.warnings:
+        _output.note(f"warning: {warning}")
+    _output.note(f"wrote {path}: {WHERE_TO}")

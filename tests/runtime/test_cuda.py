@@ -313,6 +313,19 @@ def test_no_driver_or_too_old_a_one(monkeypatch: pytest.MonkeyPatch, version: in
     assert caught.value.exit_code == 4
 
 
+def test_bindings_that_raise_where_there_is_no_driver_are_told_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    # as cuda-bindings 12.8 and 12.9 do
+    def fail() -> None:
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    stand_in = RuntimeApi()
+    monkeypatch.setattr(stand_in, "cudaGetDeviceCount", fail)
+    _install(monkeypatch, stand_in)
+    monkeypatch.setenv(VARIABLE, "cuda-python")
+    with pytest.raises(BackendError, match="no NVIDIA driver here: Failed to dlopen"):
+        open_cuda()
+
+
 def test_pycuda_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoDriver:
         """Fails as pycuda's extension does where the library of the driver is missing."""

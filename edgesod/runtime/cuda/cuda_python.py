@@ -33,7 +33,10 @@ class CudaPython(Cuda):
 
         self._rt: Any = runtime
         self._index = index
-        status, count = runtime.cudaGetDeviceCount()
+        try:
+            status, count = runtime.cudaGetDeviceCount()
+        except RuntimeError as error:  # bindings before 13 raise where they find no libcuda, later ones return a status
+            raise no_driver(str(error)) from error
         if status.name in _DRIVER_IS_AT_FAULT:
             raise self._driver_error(status)
         if status.name not in ("cudaSuccess", "cudaErrorNoDevice"):
