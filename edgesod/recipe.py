@@ -7,7 +7,7 @@ Recipes are TOML files named ``<model>-<size>-<precision>.toml`` in ``engines/re
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,10 +16,22 @@ from edgesod.errors import InputError
 from edgesod.files import read_toml
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-RangeMethod = Literal["minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999"]
-"""How an activation's range is cut. ``percentile-p`` leaves out (100 − p)/2 % of the values at either end."""
+RangeMethod = Literal[
+    "minmax",
+    "percentile-99.9",
+    "percentile-99.99",
+    "percentile-99.999",
+    "mse",
+    "entropy",
+    "mse-signed",
+    "entropy-signed",
+]
+"""How an activation's range is cut.
+
+``percentile-p`` leaves out (100 − p)/2 % of the values at either end; ``mse`` and ``entropy`` weigh clipping against rounding
+(:mod:`edgesod.calibration.clipping`), as ``-signed`` for the symmetric steps of TensorRT.
+"""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB channel means in [0, 1]."""

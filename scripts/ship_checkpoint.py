@@ -11,17 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from edgesod import assets
 from edgesod.calibration import calibrate
-from edgesod.cli._source import export_weights, network_recipe
-from edgesod.evaluation import EvaluationSet, SodScorer, published_scores
+from edgesod.errors import CheckFailed
+from edgesod.evaluation import EvaluationSet, accumulate_predictions, published_scores
 from edgesod.files import read_json, sha256_of, write_atomically
 from edgesod.recipe import recipe_for
-from edgesod.runtime import Runtime
+from edgesod.runtime import Runtime, open_session
 from trainer import networks
+from trainer.export import export_weights, network_recipe
 
 LICENCE_NOTE = (
     "Trained on DUTS-TR, whose images come from ImageNet DET and SUN and are for research; no licence file comes with them. "
@@ -30,7 +32,7 @@ LICENCE_NOTE = (
 
 
 def main() -> None:
-    """Write everything under ``edgesod/models/<name>/`` and ``calib/``."""
+    """Write everything under ``edgesod/models/<name>/`` and ``calib/``, or nothing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--sod", type=Path, required=True)
@@ -42,29 +44,38 @@ def main() -> None:
 
     record = read_json(options.checkpoint / "record.json")
     name = record["recipe"]["network"]
-    folder = assets.models() / name
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / f"{name}.safetensors"
-    shutil.copyfile(options.checkpoint / "ema.safetensors", weights)
+    with tempfile.TemporaryDirectory(prefix="edgesod-ship-") as folder:
+        made = _make(options, record, Path(folder))
+        # nothing shipped is touched before all of it is there
+        for source, target in made.items():
+            write_atomically(target, source.read_bytes())
+    print(f"shipped {name}: {', '.join(str(target) for target in made.values())}")
 
-    recipe = network_recipe(name, "fp32", None)
-    onnx = folder / f"{name}.onnx"
+
+def _make(options: argparse.Namespace, record: dict[str, Any], work: Path) -> dict[Path, Path]:
+    """Make every file in ``work``; return where each belongs."""
+    name = record["recipe"]["network"]
+    recipe = network_recipe(name, "fp32")
+    weights, onnx, table_file = work / f"{name}.safetensors", work / f"{name}.onnx", work / f"{recipe.stem}.json"
+    shutil.copyfile(options.checkpoint / "ema.safetensors", weights)
+    about = networks.weights_metadata(weights)
+    if about is not None and about.preprocessing != recipe.preprocessing:
+        raise CheckFailed(f"{weights.name} was trained on other preprocessing than {recipe.name} says")
     difference = export_weights(recipe, weights, onnx)
     print(f"exported: torch and ONNX differ by at most {difference:.1e}")
 
     table = calibrate(onnx, recipe_for(name, "int8"), options.calib, limit=options.calib_images)
-    table.write(assets.tables() / f"{recipe.stem}.json")
+    table.write(table_file)
     print(f"calibrated on {table.num_images} images")
 
-    scorer = SodScorer(full=True)
-    with Runtime(name, precision="fp32") as runtime:
-        for _, image, truth in EvaluationSet(options.sod):
-            scorer.add(runtime(image).saliency, truth, stretch=True)
-    scores = scorer.scores()
+    pairs = EvaluationSet(options.sod)
+    with Runtime.from_session(open_session(onnx, "fp32", "auto"), recipe) as runtime:
+        predictions = ((runtime(image).saliency, truth) for _, image, truth in pairs)
+        scores = accumulate_predictions(predictions).scores()
     print(f"SOD: {scores}")
     card = {
         "name": name,
-        "parameters": sum(p.numel() for p in networks.create(name).parameters()),
+        "parameters": networks.config(name).num_parameters,
         "sha256": {weights.name: sha256_of(weights), onnx.name: sha256_of(onnx)},
         "data": "DUTS-TR without the hold-out sorted(stems)[::20]: 10,025 of 10,553 pairs, longest side at most 352 pixels",
         "training": {
@@ -77,8 +88,11 @@ def main() -> None:
         "scored_at": list(recipe.size_hw),
         "licence": LICENCE_NOTE,
     }
-    write_atomically(folder / "card.json", (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomically(folder / "README.md", _card_text(card).encode())
+    card_file, text_file = work / "card.json", work / "README.md"
+    card_file.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text_file.write_text(_card_text(card), encoding="utf-8")
+    made = {file: assets.models() / name / file.name for file in (weights, onnx, card_file, text_file)}
+    return made | {table_file: assets.tables() / table_file.name}
 
 
 def _card_text(card: dict[str, Any]) -> str:

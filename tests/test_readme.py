@@ -20,9 +20,8 @@ from edgesod.stream.tour import write_tour
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-_BLOCK = re.compile(
-    r"^(?:<!-- needs: (?P<needs>camera|gpu|board|a clone) -->\n)?```(?P<language>sh|python)\n(?P<code>.*?)^```$", re.M | re.S
-)
+_NEEDS = "camera|gpu|board|a clone|a network|an hour"
+_BLOCK = re.compile(rf"^(?:<!-- needs: (?P<needs>{_NEEDS}) -->\n)?```(?P<language>sh|python)\n(?P<code>.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True)

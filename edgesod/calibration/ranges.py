@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from edgesod.errors import CheckFailed, InputError
 from edgesod.recipe import RangeMethod
 
 from ._graph import Graph
+from .clipping import least_divergence, least_squared_error
 from .images import CalibrationImages
 from .table import Range
 
@@ -105,15 +107,21 @@ class Spread:
         found: dict[RangeMethod, Range] = {"minmax": minmax}
         cumulative = np.cumsum(self._counts)
         edges = np.linspace(-self._reach, self._reach, _BINS + 1)
+        if not self._reach:
+            return dict.fromkeys(get_args(RangeMethod), minmax)
         for method, percent in _PERCENTILES.items():
-            if not self._reach:
-                found[method] = minmax
-                continue
             beyond = cumulative[-1] * (100 - percent) / 200
             low = edges[np.searchsorted(cumulative, beyond, side="right")]
             high = edges[np.searchsorted(cumulative, cumulative[-1] - beyond, side="left") + 1]
-            found[method] = (_short(max(low, self.lowest)), _short(min(high, self.highest)))
+            found[method] = self._within(low, high)
+        whole = (self.lowest, self.highest)
+        for signed, suffix in ((False, ""), (True, "-signed")):
+            for name, choose in (("mse", least_squared_error), ("entropy", least_divergence)):
+                found[name + suffix] = self._within(*choose(self._counts, edges, whole, signed=signed))  # type: ignore[index]
         return found
+
+    def _within(self, low: float, high: float) -> Range:
+        return _short(max(low, self.lowest)), _short(min(high, self.highest))
 
     def _widen(self, magnitude: float) -> None:
         if not self._reach:

@@ -1,40 +1,160 @@
-"""``edgesod calibrate``: activation ranges of a network over a folder of images, as a table."""
+"""``edgesod calibrate``: activation ranges of a network over a folder of images, and what they mean for INT8 and FP16."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgesod.cli import _options, _output
+from edgesod.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgesod.calibration.table import CalibrationTable
+    from edgesod.recipe import Recipe
 
 NAME = "calibrate"
 
+_ROWS = 20
+
+
+class Scheme(str, Enum):
+    """See :mod:`edgesod.calibration.schemes`."""
+
+    cpu = "cpu"
+    tensorrt = "tensorrt"
+
 
 def command(
-    images: Annotated[Path, typer.Option(help="Folder of images like the ones the engine will see; 32 or more.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of images like the ones the engine will see; 32 or more.")] = None,
     model: _options.Model = None,
     weights: Annotated[Path | None, typer.Option(help="Your own weights of --model; needs torch.")] = None,
     onnx: Annotated[Path | None, typer.Option(help="Your own FP32 ONNX.")] = None,
+    recipe_file: Annotated[
+        Path | None, typer.Option("--recipe", help="A recipe of your own (TOML) in place of the model's.")
+    ] = None,
     size: Annotated[int | None, typer.Option(min=32, help="With --weights: input height and width in pixels.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Use at most this many images, evenly spread over the folder.")] = 128,
+    table: Annotated[Path | None, typer.Option(help="A table made before, in place of measuring one now.")] = None,
+    ranges: Annotated[bool, typer.Option("--ranges", help="Check every layer's largest value against FP16's 65504.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Quantise one layer at a time and measure how far the map drifts.")
+    ] = False,
+    sensitivity_images: Annotated[int, typer.Option(min=1, help="Images that --sensitivity compares on.")] = 8,
+    scheme: Annotated[Scheme, typer.Option(help="What --sensitivity quantises: as CPUs want it, or TensorRT.")] = Scheme.cpu,
+    threads: _options.Threads = None,
     out: Annotated[Path | None, typer.Option(help="The table's file; <model>-<size>.json by default.")] = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Run a network over images once and record each tensor's range; prints the table's file."""
+    """Run a network over images once and record each tensor's range; prints the table's file.
+
+    --ranges writes <table>-ranges.csv beside --out, --sensitivity <table>-sensitivity.csv and .png.
+    """
+    folder = _named(images) if table is None or sensitivity else Path()
     from edgesod.calibration import calibrate
+    from edgesod.calibration.table import check_table, read_table
     from edgesod.cli._source import recipe_and_onnx
 
-    source = recipe_and_onnx(model=model, precision="int8", weights=weights, onnx=onnx, size=size)
-    with source as (recipe, fp32_onnx), _output.progress("calibrate") as update:
-        table = calibrate(fp32_onnx, recipe, images, limit=limit, on_progress=update)
-    path = out or Path(f"{recipe.stem}.json")
-    table.write(path)
+    source = recipe_and_onnx(model=model, precision="int8", weights=weights, onnx=onnx, recipe_file=recipe_file, size=size)
+    with source as (recipe, fp32_onnx):
+        path = out or Path(f"{recipe.stem}.json")
+        if table is not None:
+            found = read_table(table)
+            check_table(found, fp32_onnx, recipe)
+        else:
+            with _output.progress("calibrate") as update:
+                found = calibrate(fp32_onnx, recipe, folder, limit=limit, on_progress=update)
+            found.write(path)
+        result: dict[str, Any] = {
+            "table": str(table or path),
+            "images": found.num_images,
+            "tensors": len(found.ranges),
+            "onnx_sha256": found.onnx_sha256,
+        }
+        if ranges:
+            result["ranges"] = _check_ranges(fp32_onnx, found, path, as_json)
+        if sensitivity:
+            result["sensitivity"] = _measure_sensitivity(
+                fp32_onnx, recipe, found, path, folder, sensitivity_images, scheme.value, threads, as_json
+            )
     if as_json:
-        _output.result_json(
-            {"table": str(path), "images": table.num_images, "tensors": len(table.ranges), "onnx_sha256": table.onnx_sha256}
-        )
+        _output.result_json(result)
         return
-    _output.note(f"{len(table.ranges)} tensors over {table.num_images} images")
-    _output.result(str(path))
+    _output.note(f"{len(found.ranges)} tensors over {found.num_images} images")
+    if not (ranges or sensitivity):
+        _output.result(str(path))
+
+
+def _named(images: Path | None) -> Path:
+    if images is None:
+        raise UsageError("calibrate needs images to run the network on", hint="--images FOLDER, 32 or more like those to come")
+    return images
+
+
+def _check_ranges(onnx: Path, table: CalibrationTable, path: Path, as_json: bool) -> dict[str, Any]:
+    from edgesod.calibration.headroom import headroom, write_headroom
+
+    layers = headroom(onnx, table)
+    report = path.with_name(f"{path.stem}-ranges.csv")
+    write_headroom(layers, report)
+    kept = [layer.layer for layer in layers if not layer.fits]
+    if not as_json:
+        by_size = sorted(layers, key=lambda layer: -layer.largest)[:_ROWS]
+        rows = [(layer.layer, layer.op_type, f"{layer.largest:.4g}", f"{layer.factor:.4g}", layer.verdict) for layer in by_size]
+        _output.table(
+            f"largest of {len(layers)} layers over {table.num_images} images, all in {report}",
+            ("layer", "op", "largest value", "65504 ÷ it", "FP16"),
+            rows,
+        )
+        _output.note(f"{len(kept)} of {len(layers)} layers stay in FP32 when an FP16 engine is built with this table")
+    return {"csv": str(report), "layers": len(layers), "largest": max(layer.largest for layer in layers), "stay_fp32": kept}
+
+
+def _measure_sensitivity(
+    onnx: Path,
+    recipe: Recipe,
+    table: CalibrationTable,
+    path: Path,
+    folder: Path,
+    num_images: int,
+    scheme: str,
+    threads: int | None,
+    as_json: bool,
+) -> dict[str, Any]:
+    from edgesod.calibration.images import CalibrationImages
+    from edgesod.calibration.sensitivity import draw_drifts, layer_drifts, write_drifts
+
+    method = recipe.quantisation.method
+    images = CalibrationImages(folder, recipe, num_images)
+    with _output.progress("sensitivity") as update:
+        drifts = layer_drifts(
+            onnx,
+            table,
+            method,
+            images,
+            scheme=scheme,  # type: ignore[arg-type]
+            threads=threads,
+            on_progress=update,
+        )
+    report, picture = (path.with_name(f"{path.stem}-sensitivity{suffix}") for suffix in (".csv", ".png"))
+    write_drifts(drifts, report)
+    title = f"{recipe.stem}, {scheme} scheme, {method} ranges of {table.num_images} images, drift over {images.num_read}"
+    draw_drifts(drifts, picture, title)
+    if not as_json:
+        worst = sorted(drifts, key=lambda layer: -layer.drift)[:_ROWS]
+        rows = [(layer.layer, f"{layer.drift:.5f}", f"{layer.worst:.5f}", f"{100 * layer.mac_share:.2f} %") for layer in worst]
+        _output.table(
+            f"{title}; all {len(drifts)} layers in {report}, drawn in {picture}",
+            ("layer quantised alone", "drift", "worst image", "multiplications"),
+            rows,
+        )
+    return {
+        "csv": str(report),
+        "picture": str(picture),
+        "method": method,
+        "scheme": scheme,
+        "images": images.num_read,
+        "drift": {layer.layer: layer.drift for layer in drifts},
+    }

@@ -1,35 +1,35 @@
-"""``edgesod eval``: the scores of a model, an engine, an ONNX or a folder of maps against ground truth."""
+"""``edgesod eval``: the scores of models, engines, ONNX files, weights or folders of maps against ground truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgesod.cli import _options, _output
-from edgesod.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgesod.evaluation import SodScorer
-    from edgesod.recipe import Precision
-    from edgesod.runtime import Runtime
+    from edgesod.cli._subjects import Subject
+    from edgesod.evaluation import EvaluationSet, SodScorer
 
 NAME = "eval"
+
+_Paths = list[Path] | None
 
 
 def command(
     data: Annotated[Path, typer.Option(help="Folder with images/ and masks/, or a tar of one.")],
-    maps: Annotated[Path | None, typer.Option(help="Score a folder of saliency maps.")] = None,
-    engine: _options.Engine = None,
+    maps: Annotated[_Paths, typer.Option(help="A folder of saliency maps; may be given several times.")] = None,
+    engine: Annotated[_Paths, typer.Option(help="An engine folder; may be given several times.")] = None,
     model: _options.Model = None,
     fp32: _options.Fp32 = False,
     fp16: _options.Fp16 = False,
     bf16: _options.Bf16 = False,
     int8: _options.Int8 = False,
-    weights: Annotated[Path | None, typer.Option(help="Your own weights of --model; needs torch.")] = None,
-    onnx: Annotated[Path | None, typer.Option(help="An FP32 ONNX.")] = None,
+    weights: Annotated[_Paths, typer.Option(help="Your own weights; needs torch; may be given several times.")] = None,
+    onnx: Annotated[_Paths, typer.Option(help="An FP32 ONNX; may be given several times.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="With --weights: input height and width in pixels.")] = None,
     stretch: Annotated[
         bool,
         typer.Option(
@@ -40,77 +40,92 @@ def command(
         str | None, typer.Option(help="Name of the set, to compare with published rows; the folder's by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the PR and F curves (PNG, CSV).")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="PNG with image, truth and every model's map side by side.")] = None,
+    sheet_rows: Annotated[int, typer.Option(min=1, help="Images on the sheet, evenly spread over the set.")] = 8,
     backend: _options.Backend = "auto",
     threads: _options.Threads = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Score maps: MAE; max-F as the published tables define it and as PySODMetrics does; mean, adaptive and weighted F, S, E."""
-    from edgesod.evaluation import accumulate_folder, compare_with_published, draw_curves, write_curves
+    """Score maps: MAE; max-F as the published tables define it and as PySODMetrics does; mean, adaptive and weighted F, S, E.
 
-    precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
-    if sum(x is not None for x in (maps, engine, onnx)) + (model is not None and onnx is None) != 1:
-        raise UsageError(
-            "eval scores one thing: --maps, --engine, --onnx, or --model (with --weights for your own)",
-            hint="edgesod eval --data SOD --model u2netp --fp32",
-        )
-    with _output.progress("eval") as update:
-        if maps is not None:
-            scorer = accumulate_folder(maps, data, stretch=stretch, on_progress=update)
-        else:
-            scorer = _score_runtime(data, stretch, update, (engine, model, precision, weights, onnx, backend, threads))
-    scores = scorer.scores()
+    Several models are set side by side, in one table, one picture of curves and one sheet.
+    """
+    from edgesod.cli._subjects import collect_subjects
+    from edgesod.evaluation import EvaluationSet, draw_curves, write_curves
+
+    subjects = collect_subjects(
+        maps=maps or [],
+        engines=engine or [],
+        onnx=onnx or [],
+        weights=weights or [],
+        model=model,
+        precision=_options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8),
+        size=size,
+        backend=backend,
+        threads=threads,
+    )
+    stems = EvaluationSet(data).stems if sheet is not None else []
+    num_rows = min(sheet_rows, len(stems))
+    shown = [stems[k * len(stems) // num_rows] for k in range(num_rows)]
+    scorers: list[SodScorer] = []
+    for subject in subjects:
+        with _output.progress(f"eval {subject.label}") as update:
+            scorers.append(subject.score(data, shown, stretch=stretch, jobs=threads, on_progress=update))
     if out is not None:
-        name = model or (engine or onnx or maps or data).name
-        draw_curves({name: scorer.curves()}, out / "curves.png")
-        write_curves({name: scorer.curves()}, out / "curves.csv")
+        curves = {subject.label: scorer.curves() for subject, scorer in zip(subjects, scorers, strict=True)}
+        draw_curves(curves, out / "curves.png")
+        write_curves(curves, out / "curves.csv")
+    if sheet is not None:
+        _write_sheet(sheet, EvaluationSet(data), shown, subjects)
+    scores = [scorer.scores() for scorer in scorers]
     if as_json:
-        _output.result_json(scores)
+        by_label = {subject.label: found for subject, found in zip(subjects, scores, strict=True)}
+        _output.result_json(scores[0] if len(scores) == 1 else {"models": by_label})
         return
-    published = compare_with_published(model or "", dataset or data.resolve().name.removesuffix(".tar"), scores)
+    set_name = (dataset or data.resolve().name.removesuffix(".tar")) if stretch else ""
+    how = "stretched min–max as published" if stretch else "not stretched, so not comparable with published scores"
+    title = f"{scores[0]['n']:.0f} images, maps {how}"
+    if len(subjects) == 1:
+        _print_one(title, subjects[0], scores[0], set_name)
+    else:
+        _print_several(title, subjects, scores, set_name)
+
+
+def _print_one(title: str, subject: Subject, scores: dict[str, float], dataset: str) -> None:
+    from edgesod.evaluation import compare_with_published
+
+    published = compare_with_published(subject.model, dataset, scores)
     rows = [
         (key, value, *((published[key].published, published[key].difference) if key in published else ("", "")))
         for key, value in scores.items()
         if key != "n"
     ]
-    how = "stretched min–max as published" if stretch else "not stretched"
-    _output.table(f"{scores['n']:.0f} images, maps {how}", ("score", "here", "published", "difference"), rows)
+    _output.table(title, ("score", "here", "published", "difference"), rows)
 
 
-def _score_runtime(
-    data: Path,
-    stretch: bool,
-    update: Callable[[int, int | None], None],
-    what: tuple[Path | None, str | None, Precision | None, Path | None, Path | None, str, int | None],
-) -> SodScorer:
-    from edgesod.evaluation import EvaluationSet, SodScorer
+def _print_several(title: str, subjects: list[Subject], scores: list[dict[str, float]], dataset: str) -> None:
+    """Print one row a model; the published scores and the differences to them only where there are any."""
+    from edgesod.evaluation import compare_with_published
 
-    pairs = EvaluationSet(data)
-    scorer = SodScorer(full=True)
-    with _open(*what) as runtime:
-        for k, (_, image, truth) in enumerate(pairs):
-            scorer.add(runtime(image).saliency, truth, stretch=stretch)
-            update(k + 1, len(pairs))
-    return scorer
+    published = [compare_with_published(subject.model, dataset, found) for subject, found in zip(subjects, scores, strict=True)]
+    compared = [name for name in scores[0] if any(name in row for row in published)]
+    columns = ["model", *(name for name in scores[0] if name != "n")]
+    rows = [(subject.label, *list(found.values())[1:]) for subject, found in zip(subjects, scores, strict=True)]
+    _output.table(title, columns, rows)
+    if not compared:
+        return
+    columns = ["model", *(f"{name} {what}" for name in compared for what in ("published", "difference"))]
+    cells = [
+        [value for name in compared for value in ((row[name].published, row[name].difference) if name in row else ("–", "–"))]
+        for row in published
+    ]
+    rows = [(subject.label, *row) for subject, row in zip(subjects, cells, strict=True)]
+    _output.table("", columns, rows)
 
 
-def _open(
-    engine: Path | None,
-    model: str | None,
-    precision: Precision | None,
-    weights: Path | None,
-    onnx: Path | None,
-    backend: str,
-    threads: int | None,
-) -> Runtime:
-    from edgesod.cli._runtime import open_runtime
-    from edgesod.cli._source import recipe_and_onnx
-    from edgesod.runtime import Runtime, open_session
+def _write_sheet(path: Path, pairs: EvaluationSet, stems: list[str], subjects: list[Subject]) -> None:
+    from edgesod.processing.sheet import contact_sheet, write_sheet
 
-    if weights is None and onnx is None:
-        return open_runtime(engine, model, precision, backend, threads)
-    if precision not in (None, "fp32"):
-        raise UsageError(
-            f"weights and ONNX files are scored in FP32, not {precision}", hint="build an engine, then eval --engine DIR"
-        )
-    with recipe_and_onnx(model=model, precision="fp32", weights=weights, onnx=onnx) as (recipe, path):
-        return Runtime.from_session(open_session(path, "fp32", backend, threads), recipe)
+    rows = [[*pairs.read(stem), *(subject.shown[stem] for subject in subjects)] for stem in stems]
+    labels = ["image", "truth", *(subject.label for subject in subjects)]
+    write_sheet(contact_sheet(rows, labels, row_labels=stems), path)

@@ -13,8 +13,10 @@ NAME = "export"
 
 
 def command(
-    model: Annotated[str, typer.Option(help="The network the weights belong to.")],
     weights: Annotated[Path, typer.Option(help="State dict: .safetensors, or .pth as the authors release them.")],
+    model: Annotated[
+        str | None, typer.Option(help="The network the weights belong to; weights trained here say so themselves.")
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=32, help="Input height and width in pixels; the network's own by default.")
     ] = None,
@@ -22,11 +24,12 @@ def command(
     as_json: _options.Json = False,
 ) -> None:
     """Export weights to ONNX (opset 17, fixed shape), simplify it, and compare each step with torch; prints the file."""
-    from edgesod.cli._source import export_weights, network_recipe
+    from edgesod.cli._source import from_weights
 
-    recipe = network_recipe(model, "fp32", size)
+    made = from_weights()
+    recipe = made.weights_recipe(weights, "fp32", model=model, size=size)
     path = out or Path(f"{recipe.stem}.onnx")
-    difference = export_weights(recipe, weights, path)
+    difference = made.export_weights(recipe, weights, path)
     if as_json:
         _output.result_json({"onnx": str(path), "largest_difference": difference})
         return

@@ -6,17 +6,16 @@ from .curves import draw_curves, write_curves
 from .metrics import Curves, SodScorer
 from .pairs import EvaluationSet
 from .published import compare_with_published, published_scores
-from .scoring import accumulate_folder, score_folder, score_predictions
+from .scoring import accumulate_folder, accumulate_predictions
 
 __all__ = [
     "Curves",
     "EvaluationSet",
     "SodScorer",
     "accumulate_folder",
+    "accumulate_predictions",
     "compare_with_published",
     "draw_curves",
     "published_scores",
-    "score_folder",
-    "score_predictions",
     "write_curves",
 ]

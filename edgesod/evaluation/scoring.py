@@ -7,8 +7,9 @@ the way a stream shows it.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,30 +25,13 @@ from edgesod.processing.resize import resize_image
 _SHARE = 16  # pictures that travel to a worker at a time
 
 
-def score_folder(
-    maps_dir: str | Path,
-    masks_dir: str | Path,
-    *,
-    stretch: bool = True,
-    full: bool = True,
-    jobs: int | None = 1,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> dict[str, float]:
-    """Score the maps of a folder against the masks of the same stem; the scores are :meth:`SodScorer.scores`.
-
-    See :func:`accumulate_folder` for the arguments and errors.
-    """
-    scorer = accumulate_folder(maps_dir, masks_dir, stretch=stretch, full=full, jobs=jobs, on_progress=on_progress)
-    return scorer.scores()
-
-
 def accumulate_folder(
     maps_dir: str | Path,
     masks_dir: str | Path,
     *,
     stretch: bool = True,
     full: bool = True,
-    jobs: int | None = 1,
+    jobs: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SodScorer:
     """Return a scorer that has seen a folder's maps, for its scores and its curves.
@@ -83,26 +67,48 @@ def accumulate_folder(
         return _merge(pool.map(_score_share, shares), len(pairs), full, on_progress)
 
 
-def score_predictions(
+def accumulate_predictions(
     pairs: Iterable[tuple[NDArray[np.float32] | NDArray[np.uint8], NDArray[np.uint8]]],
     *,
     stretch: bool = True,
     full: bool = True,
-) -> dict[str, float]:
-    """Score maps as they come from a network; memory does not grow with their number.
+    on_scored: Callable[[int], None] | None = None,
+) -> SodScorer:
+    """Return a scorer that has seen maps as they come from a network.
+
+    Other threads score while the caller's computes the next map, so that both cores have work. A few maps per thread are
+    held at a time, however many there are, and they are added up in their order.
 
     Args:
         pairs: Map, float in [0, 1] or uint8, and truth, uint8, both ``(H, W)`` of the same size.
         stretch: Min–max stretch each map.
         full: Also compute the weighted F, the S- and the E-measure.
-
-    Returns:
-        :meth:`SodScorer.scores`.
+        on_scored: Called in this thread with the number of maps scored so far.
     """
+    scorer, waiting = SodScorer(full=full), deque[Future[SodScorer]]()
+
+    def merge_first() -> None:
+        scorer.merge(waiting.popleft().result())
+        if on_scored:
+            on_scored(scorer.n)
+
+    threads = _num_cores()
+    with ThreadPoolExecutor(threads) as pool:
+        for saliency, truth in pairs:
+            waiting.append(pool.submit(_score_one, saliency, truth, stretch, full))
+            if len(waiting) > 2 * threads:
+                merge_first()
+        while waiting:
+            merge_first()
+    return scorer
+
+
+def _score_one(
+    saliency: NDArray[np.float32] | NDArray[np.uint8], truth: NDArray[np.uint8], stretch: bool, full: bool
+) -> SodScorer:
     scorer = SodScorer(full=full)
-    for saliency, truth in pairs:
-        scorer.add(saliency, truth, stretch=stretch)
-    return scorer.scores()
+    scorer.add(saliency, truth, stretch=stretch)
+    return scorer
 
 
 def _score_share(share: tuple[list[tuple[Place, Place]], bool, bool]) -> SodScorer:

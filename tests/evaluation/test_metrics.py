@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgesod.evaluation.metrics import SodScorer
-from edgesod.evaluation.scoring import score_folder
+from edgesod.evaluation.scoring import accumulate_folder
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("EDGESOD_DATA", ROOT.parent / "shared" / "data"))
@@ -207,7 +207,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("model", "max_f", "max_f_mean", "mae"), [("Amulet", 0.8061, 0.7728, 0.1407), ("DSS", 0.8439, 0.8038, 0.1213)]
 )
 def test_published_maps_score_as_published(published: Path, model: str, max_f: float, max_f_mean: float, mae: float) -> None:
-    scores = score_folder(published / model, published / "sod", full=False, jobs=1)
+    scores = accumulate_folder(published / model, published / "sod", full=False, jobs=1).scores()
     assert scores["n"] == 300
     wanted = {"max_f": max_f, "max_f_mean": max_f_mean, "mae": mae}
     assert {name: scores[name] for name in wanted} == pytest.approx(wanted, abs=0.0005)

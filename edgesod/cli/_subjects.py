@@ -1,0 +1,129 @@
+"""What ``edgesod eval`` scores: folders of maps and runtimes, each under a name of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesod.cli._runtime import open_runtime
+from edgesod.cli._source import recipe_and_onnx
+from edgesod.errors import UsageError
+from edgesod.evaluation import EvaluationSet, SodScorer, accumulate_folder, accumulate_predictions
+from edgesod.evaluation.pairs import find_masks
+from edgesod.recipe import Precision
+from edgesod.runtime import Runtime, open_session
+
+OnProgress = Callable[[int, int | None], None]
+
+
+@dataclass
+class Subject:
+    """One thing that gives a saliency map for every image of a set.
+
+    Attributes:
+        label: Name in tables, curves and sheets.
+        source: A folder of maps, or what opens a runtime.
+        model: The network, by the name the published tables know; known once the subject was scored.
+        shown: Stem → map as scored, uint8 or float ``(H, W)``, of the images that :meth:`score` was asked to keep.
+    """
+
+    label: str
+    source: Path | Callable[[], AbstractContextManager[Runtime]]
+    model: str
+    shown: dict[str, NDArray[np.uint8] | NDArray[np.float32]] = field(default_factory=dict)
+
+    def score(self, data: Path, keep: Sequence[str], *, stretch: bool, jobs: int | None, on_progress: OnProgress) -> SodScorer:
+        """Score the subject on a set, and keep the maps of some stems."""
+        if isinstance(self.source, Path):
+            scorer = accumulate_folder(self.source, data, stretch=stretch, jobs=jobs, on_progress=on_progress)
+            maps = find_masks(self.source) if keep else {}
+            self.shown = {stem: maps[stem].read_grey() for stem in keep}
+            return scorer
+        pairs = EvaluationSet(data)
+        with self.source() as runtime:
+            self.model = runtime.recipe.model
+            predictions = self._predict(runtime, pairs, set(keep))
+            return accumulate_predictions(predictions, stretch=stretch, on_scored=lambda done: on_progress(done, len(pairs)))
+
+    def _predict(
+        self, runtime: Runtime, pairs: EvaluationSet, keep: set[str]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+        for stem, image, truth in pairs:
+            saliency = runtime(image).saliency
+            if stem in keep:
+                self.shown[stem] = saliency
+            yield saliency, truth
+
+
+def collect_subjects(
+    *,
+    maps: Sequence[Path],
+    engines: Sequence[Path],
+    onnx: Sequence[Path],
+    weights: Sequence[Path],
+    model: str | None,
+    precision: Precision | None,
+    size: int | None,
+    backend: str,
+    threads: int | None,
+) -> list[Subject]:
+    """Return what was named on the command line, in the order of its options.
+
+    Raises:
+        UsageError: Nothing was named, or a precision goes with something that has its own.
+    """
+    found = [Subject(_name(path), path, _name(path)) for path in maps]
+    for path in engines:
+        found.append(Subject(_name(path), partial(open_runtime, path, None, None, backend, threads), ""))
+    files = {"onnx": onnx, "weights": weights}
+    for kind, paths in files.items():
+        for path in paths:
+            opened = partial(_open_file, model, size if kind == "weights" else None, backend, threads, **{kind: path})
+            found.append(Subject(path.stem, opened, ""))
+    if model is not None and not (onnx or weights):
+        label = f"{model} {precision or 'int8'}"
+        found.append(Subject(label, partial(open_runtime, None, model, precision, backend, threads), ""))
+    elif precision not in (None, "fp32"):
+        raise UsageError(
+            f"weights and ONNX files are scored in FP32, engines and maps have their own, not {precision}",
+            hint="build an engine, then eval --engine DIR",
+        )
+    if not found:
+        raise UsageError(
+            "nothing to score: --maps, --engine, --onnx, --weights or --model, each as often as you like but --model",
+            hint="edgesod eval --data SOD --model u2netp --fp32",
+        )
+    return _with_distinct_labels(found)
+
+
+@contextmanager
+def _open_file(
+    model: str | None,
+    size: int | None,
+    backend: str,
+    threads: int | None,
+    *,
+    onnx: Path | None = None,
+    weights: Path | None = None,
+) -> Iterator[Runtime]:
+    with recipe_and_onnx(model=model, precision="fp32", weights=weights, onnx=onnx, size=size) as (recipe, path):
+        with Runtime.from_session(open_session(path, "fp32", backend, threads), recipe) as runtime:
+            yield runtime
+
+
+def _name(folder: Path) -> str:
+    return folder.resolve().name.removesuffix(".tar")
+
+
+def _with_distinct_labels(subjects: list[Subject]) -> list[Subject]:
+    labels = [subject.label for subject in subjects]
+    for k, subject in enumerate(subjects):
+        if labels.count(subject.label) > 1:
+            subject.label = f"{labels[k]} ({labels[: k + 1].count(labels[k])})"
+    return subjects

@@ -1,0 +1,104 @@
+"""``edgesod calibrate``: table, range check and sensitivity, each with its files; and FP16 builds heed the range check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from skimage import data
+
+from edgesod.builder import build
+from edgesod.calibration.table import CalibrationTable, read_table
+from edgesod.cli import calibrate
+from edgesod.errors import UsageError
+from tests.helpers.engines import RECIPE, write_tiny
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("cat", "coffee"):
+        cv2.imwrite(str(folder / f"{name}.png"), np.ascontiguousarray(getattr(data, name)()[:, :, ::-1]))
+    return folder
+
+
+def _json(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_one_table_gives_both_reports(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_tiny(tmp_path / "tiny.onnx", channels=1)
+    out = tmp_path / "made" / "tiny.json"
+    calibrate.command(images=photos, onnx=source, out=out, as_json=True)
+    assert _json(capsys)["images"] == 2
+    kept = out.read_bytes()
+    calibrate.command(onnx=source, table=out, ranges=True, out=out, as_json=True)
+    found = _json(capsys)
+    ranges = read_table(out).ranges
+    assert out.read_bytes() == kept
+    assert found["ranges"] == {
+        "csv": str(tmp_path / "made" / "tiny-ranges.csv"),
+        "layers": 2,
+        "largest": max(abs(value) for by_method in ranges.values() for value in by_method["minmax"]),
+        "stay_fp32": [],
+    }
+    calibrate.command(onnx=source, table=out, ranges=True, out=out)
+    assert "fits" in capsys.readouterr().out
+
+
+def test_sensitivity_is_a_table_and_a_picture(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from edgesod import zoo
+    from edgesod.export.about import About, write_about
+    from edgesod.export.torch_export import export_onnx
+    from edgesod.recipe import Preprocessing
+    from tests.calibration.conftest import SIZE_HW, Chain
+
+    source = tmp_path / "chain.onnx"
+    export_onnx(Chain().eval(), SIZE_HW, source)
+    write_about(source, source, About("chain", Preprocessing()))
+    assert "chain" not in zoo.names()
+    out = tmp_path / "chain.json"
+    for scheme in calibrate.Scheme:
+        calibrate.command(images=photos, onnx=source, sensitivity=True, scheme=scheme, threads=1, out=out, as_json=True)
+        found = _json(capsys)["sensitivity"]
+        assert isinstance(found, dict)
+        assert (found["scheme"], found["images"], len(found["drift"])) == (scheme.value, 2, 3)
+        assert cv2.imread(found["picture"]).std() > 5
+        assert Path(found["csv"]).read_text().count("\n") == 4
+
+
+def test_images_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs images"):
+        calibrate.command(onnx=write_tiny(tmp_path / "tiny.onnx"))
+    with pytest.raises(UsageError, match="needs images"):
+        calibrate.command(onnx=tmp_path / "tiny.onnx", table=tmp_path / "tiny.json", sensitivity=True)
+
+
+def test_an_fp16_engine_keeps_layers_without_headroom_in_fp32(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, table = write_tiny(tmp_path / "tiny.onnx"), tmp_path / "tiny.json"
+    calibrate.command(images=photos, onnx=source, out=table)
+    capsys.readouterr()
+    recipe = RECIPE.model_copy(update={"precision": "fp16"})
+    steps: list[str] = []
+    roomy = build(recipe, source, table=table, root=tmp_path / "roomy", on_step=steps.append)
+    assert any("every layer has room" in step for step in steps)
+    values = read_table(table).model_dump()
+    values["ranges"]["logits"]["minmax"] = (-60_000.0, 60_000.0)
+    CalibrationTable.model_validate(values).write(table)
+    tight = build(recipe, source, table=table, root=tmp_path / "tight", on_step=steps.append)
+    assert any("2 layers stay in FP32" in step for step in steps)
+    unchecked = build(recipe, source, root=tmp_path / "unchecked", on_step=steps.append)
+    assert any("none is checked against FP16's" in step for step in steps)
+    casts = {
+        folder: [n.op_type for n in onnx.load(str(folder / "engine.onnx")).graph.node].count("Cast")
+        for folder in (roomy, tight, unchecked)
+    }
+    assert casts[roomy] == casts[unchecked] > 0
+    assert casts[tight] == 0

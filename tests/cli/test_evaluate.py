@@ -1,0 +1,103 @@
+"""``edgesod eval``: one thing or several, side by side, with curves, a sheet and the published rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgesod import Runtime
+from edgesod.cli import evaluate
+from edgesod.errors import InputError, UsageError
+from edgesod.evaluation import EvaluationSet, SodScorer, accumulate_folder
+from edgesod.runtime import open_session
+from tests.helpers.engines import RECIPE, make_engine, write_tiny
+from tests.helpers.pairs import write_pairs
+
+N = 6
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A set with two folders of maps beside it, the one better than the other."""
+    place = write_pairs(tmp_path / "set", N)
+    rng = np.random.default_rng(0)
+    for name, noise in (("good", 30), ("bad", 200)):
+        (tmp_path / name).mkdir()
+        for path in (place / "masks").iterdir():
+            mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(float)
+            cv2.imwrite(str(tmp_path / name / path.name), np.clip(mask + rng.normal(0, noise, mask.shape), 0, 255))
+    return place
+
+
+def _scores(capsys: pytest.CaptureFixture[str], data: Path, **what: object) -> dict[str, float]:
+    evaluate.command(data, as_json=True, threads=1, **what)
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def _reference(data: Path, onnx: Path) -> dict[str, float]:
+    scorer = SodScorer(full=True)
+    with Runtime.from_session(open_session(onnx, "fp32", "onnxruntime"), RECIPE) as runtime:
+        for _, image, truth in EvaluationSet(data):
+            scorer.add(runtime(image).saliency, truth, stretch=True)
+    return scorer.scores()
+
+
+def test_engine_onnx_and_maps_score_alike(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx = write_tiny(tmp_path / "tiny.onnx")
+    expected = _reference(data, onnx)
+    assert _scores(capsys, data, onnx=[onnx], backend="onnxruntime") == pytest.approx(expected)
+    assert _scores(capsys, data, engine=[make_engine(tmp_path / "engine")]) == pytest.approx(expected)
+    assert {"n", "mae", "max_f", "max_f_mean", "mean_f", "adp_f", "weighted_f", "s_measure", "e_measure"} <= expected.keys()
+    good = accumulate_folder(tmp_path / "good", data, jobs=1).scores()
+    assert _scores(capsys, data, maps=[tmp_path / "good"]) == pytest.approx(good)
+
+
+def test_several_stand_side_by_side(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, sheet = tmp_path / "out", tmp_path / "sheet.png"
+    engine = make_engine(tmp_path / "engines" / "good")  # of the same name as a folder of maps
+    evaluate.command(
+        data, maps=[tmp_path / "good", tmp_path / "bad"], engine=[engine], out=out, sheet=sheet, sheet_rows=3, threads=1
+    )
+    table = capsys.readouterr().out
+    assert all(label in table for label in ("good (1)", "bad", "good (2)", f"{N} images"))
+    with (out / "curves.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["model"] for row in rows} == {"good (1)", "bad", "good (2)"}
+    assert max(float(row["f"]) for row in rows if row["model"] == "good (1)") > max(
+        float(row["f"]) for row in rows if row["model"] == "bad"
+    )
+    assert cv2.imread(str(out / "curves.png")) is not None
+    picture = cv2.imread(str(sheet))
+    assert picture.shape == (22 + 3 * (180 + 22 + 4) + 4, 5 * (240 + 4) + 4, 3)
+    truth = cv2.imread(str(data / "masks" / "000.png"), cv2.IMREAD_GRAYSCALE)
+    cell = picture[26 : 26 + 180, 4 + 244 + 30 : 4 + 244 + 210, 0]
+    np.testing.assert_allclose(cell, cv2.resize(truth, (180, 180)), atol=80)
+    scores = _scores(capsys, data, maps=[tmp_path / "good", tmp_path / "bad"])
+    assert scores["models"]["good"]["mae"] < scores["models"]["bad"]["mae"]
+
+
+def test_published_rows_are_those_of_the_engines_model(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = make_engine(tmp_path / "engine", RECIPE.model_copy(update={"model": "basnet"}))
+    evaluate.command(data, engine=[engine], dataset="SOD", threads=1)
+    out = capsys.readouterr().out
+    assert "0.8510" in out
+    assert "0.1130" in out
+    evaluate.command(data, engine=[engine], maps=[tmp_path / "good"], dataset="SOD", threads=1)
+    assert "max_f published" in capsys.readouterr().out
+    evaluate.command(data, engine=[engine], dataset="SOD", stretch=False, threads=1)
+    assert "0.8510" not in capsys.readouterr().out, "published scores are of stretched maps"
+
+
+def test_what_is_missing_is_named(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to score"):
+        evaluate.command(data)
+    with pytest.raises(UsageError, match="not int8"):
+        evaluate.command(data, onnx=[tmp_path / "tiny.onnx"], int8=True)
+    (tmp_path / "good" / "003.png").unlink()
+    with pytest.raises(InputError, match="1 of 6 masks have no map"):
+        evaluate.command(data, maps=[tmp_path / "good"], threads=1)

@@ -1,0 +1,57 @@
+"""What a person types for TensorRT becomes options, or a usage error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgesod.builder import TensorRtOptions
+from edgesod.cli._options import tensorrt_options
+from edgesod.errors import UsageError
+
+NOTHING: dict[str, Any] = {
+    "typing": "auto",
+    "int8_route": "auto",
+    "workspace": None,
+    "opt_level": None,
+    "compatibility": "none",
+    "version_compatible": False,
+    "dla": None,
+    "batch": "1",
+}
+
+
+def test_options_are_taken_as_they_are_typed() -> None:
+    assert tensorrt_options(**NOTHING) is None
+    asked = {"typing": "weak", "int8_route": "implicit", "workspace": 512, "opt_level": 2, "compatibility": "ampere-plus"}
+    got = tensorrt_options(**NOTHING | asked | {"version_compatible": True, "dla": 1, "batch": "1:2:8"})
+    assert got == TensorRtOptions(
+        typing="weak",
+        int8_route="implicit",
+        workspace_mib=512,
+        optimization_level=2,
+        hardware_compatibility="ampere-plus",
+        is_version_compatible=True,
+        dla_core=1,
+        batch=(1, 2, 8),
+    )
+    assert tensorrt_options(**NOTHING | {"batch": "4"}) == TensorRtOptions(batch=(1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"typing": "strict"},
+        {"int8_route": "entropy"},
+        {"workspace": 0},
+        {"opt_level": 6},
+        {"compatibility": "all"},
+        {"dla": -1},
+        {"batch": "many"},
+        {"batch": "1:2"},
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(asked: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="cannot be asked for"):
+        tensorrt_options(**NOTHING | asked)
