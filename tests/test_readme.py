@@ -20,7 +20,8 @@ from edgesod.stream.tour import write_tour
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-_NEEDS = "camera|gpu|board|a clone|a network|an hour"
+_NEEDS = "camera|gpu|board|a clone|a network|a training set|an hour"
+_GROUPS = ("data",)
 _BLOCK = re.compile(rf"^(?:<!-- needs: (?P<needs>{_NEEDS}) -->\n)?```(?P<language>sh|python)\n(?P<code>.*?)^```$", re.M | re.S)
 
 
@@ -81,12 +82,14 @@ def test_blocks_that_need_something_name_real_commands_and_flags(block: Block) -
         return
     for line in block.code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
-        if words[:1] == ["edgesod"]:
+        if "edgesod" in words:  # also behind torchrun
+            words = words[words.index("edgesod") :]
+            command = words[: 3 if words[1] in _GROUPS else 2]
             help_text = subprocess.run(
-                ["edgesod", words[1], "--help"], env=_environment(), capture_output=True, text=True, check=True
+                [*command, "--help"], env=_environment(), capture_output=True, text=True, check=True
             ).stdout
             for flag in (word.split("=")[0] for word in words if word.startswith("--")):
-                assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_text), f"{line}: `edgesod {words[1]}` has no {flag}"
+                assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_text), f"{line}: `{' '.join(command)}` has no {flag}"
         elif words[:1] == ["make"]:
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M), line
 
