@@ -29,6 +29,6 @@ def test_wheel_carries_models_recipes_and_tables(tmp_path: Path) -> None:
         "edgesod/models/u2netp/u2netp.safetensors",
         "edgesod/models/u2netp/card.json",
         "edgesod/py.typed",
-        "trainer/recipes/u2netp-trunk.toml",
+        "trainer/recipes/fast.toml",
     } <= names
     assert not {name.split("/")[0] for name in names} - {"edgesod", "trainer", wheel.name.split("-")[0] + "-0.1.0.dist-info"}
