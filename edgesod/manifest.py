@@ -6,9 +6,9 @@ import platform
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgesod.errors import InputError, ManifestMismatch
 from edgesod.files import sha256_of, write_atomically
@@ -56,7 +56,7 @@ class Gpu(_Strict):
 class TensorRtBuild(_Strict):
     """How TensorRT built an engine, as far as it decides where the engine runs and what it is."""
 
-    version: str
+    version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+(\.|$)")]
     """``tensorrt.__version__``."""
     gpu: Gpu
     typing: Literal["weak", "strong"]
@@ -231,11 +231,11 @@ def check_gpu(what: str | Path, manifest: Manifest, gpu: Gpu, tensorrt: str) -> 
 
 
 def _fits_version(built: TensorRtBuild, here: str) -> bool:
-    if built.version == here:
-        return True
+    if built.version == here or not built.is_version_compatible:
+        return built.version == here
     old, new = (tuple(int(part) for part in version.split(".")[:2]) for version in (built.version, here))
     # within a major version and into the next one, never further and never back
-    return built.is_version_compatible and old <= new and new[0] - old[0] <= (2 if old[0] == 8 else 1)
+    return old <= new and new[0] - old[0] <= (2 if old[0] == 8 else 1)
 
 
 def _gpu_words(gpu: Gpu) -> str:

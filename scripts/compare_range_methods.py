@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from documents import replace_between, say
 
 from edgesod import zoo
 from edgesod.calibration import calibrate
@@ -42,7 +41,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="set to score on: images/ and masks/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--calib-images", type=int, default=128)
-    parser.add_argument("--score-images", type=int, default=None, help="the first so many; all by default")
+    parser.add_argument("--score-images", type=int, default=None, help="so many, spread over the set; all by default")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     options = parser.parse_args()
@@ -55,13 +54,16 @@ def main() -> None:
     table = read_table(table_file)
     check_table(table, onnx, recipe)
     pairs = EvaluationSet(options.data)
-    stems = list(islice(pairs.stems, options.score_images))
+    count = min(options.score_images or len(pairs), len(pairs))
+    stems = [pairs.stems[k * len(pairs) // count] for k in range(count)]
     what = {
         "onnx": table.onnx_sha256,
         "calibration": table.num_images,
         "scored": len(stems),
         "set": options.data.resolve().name,
     }
+    if count < len(pairs):
+        what["spread over"] = len(pairs)
     done = read_results(options.out, what)
 
     reference: list[np.ndarray] = []
@@ -94,11 +96,6 @@ def main() -> None:
         done["rows"][f"{method} {scheme} {backend}"] = scores
         write_atomically(options.out / "results.json", json.dumps(done, indent=1).encode())
     write_document(options.document, done)
-
-
-def say(text: str) -> None:
-    """Tell the person at the keyboard."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def read_results(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
@@ -153,12 +150,7 @@ def write_document(path: Path, done: dict[str, Any]) -> None:
                 f"{row['map_mae']:.4f} · {row['max_f'] - fp32['max_f']:+.4f} · {row['mae'] - fp32['mae']:+.4f}" if row else "–"
             )
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    text = path.read_text(encoding="utf-8") if path.is_file() else f"{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    body = "\n".join(lines)
-    write_atomically(path, f"{before}{BEGIN}\n\n{body}\n\n{END}{after}".encode())
-    say(f"wrote {path}")
+    replace_between(path, BEGIN, END, lines)
 
 
 if __name__ == "__main__":

@@ -34,12 +34,13 @@ sys.path.insert(0, str(ROOT))
 
 from edgesod import assets, zoo  # noqa: E402
 from edgesod.bench import bench  # noqa: E402
-from edgesod.bench.results import SUFFIX, new_results, results_table, slug  # noqa: E402
+from edgesod.bench.results import SUFFIX, new_results, results_table  # noqa: E402
 from edgesod.bench.roofline import PEAKS, Peaks, floor, work_of  # noqa: E402
 from edgesod.builder import GateSet, TensorRtOptions, build  # noqa: E402
+from edgesod.builder.tensorrt_policy import policy  # noqa: E402
 from edgesod.calibration import calibrate  # noqa: E402
 from edgesod.errors import EdgesodError, InputError  # noqa: E402
-from edgesod.files import read_json, replacing, sha256_of, write_atomically  # noqa: E402
+from edgesod.files import read_json, replacing, sha256_of, slug, write_atomically  # noqa: E402
 from edgesod.manifest import FILE_NAME, Manifest, read_manifest  # noqa: E402
 from edgesod.processing.preprocess import preprocess  # noqa: E402
 from edgesod.processing.resize import resize_image  # noqa: E402
@@ -239,10 +240,11 @@ class Suite:
         manifest = built_before(folder, recipe, onnx)
         if manifest is None:
             tensorrt = TensorRtOptions(tactic_sources=OWN_TACTICS) if self.options.own_tactics else None
+            needs_ranges = policy(self.results["tensorrt"], recipe.precision, tensorrt).onnx != "fp32"
             build(
                 recipe,
                 onnx,
-                table=None if recipe.precision == "fp32" else table,
+                table=table if needs_ranges else None,
                 verify=self.options.images,
                 backend="tensorrt",
                 tensorrt=tensorrt,

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from documents import replace_between, say
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -89,11 +90,6 @@ def main() -> None:
             say(f"[{k + 1}/{len(todo)}, {(time.monotonic() - started) / 60:.0f} min] {name}: {step}")
             Network(name, options).do(step)
     report(options)
-
-
-def say(text: str) -> None:
-    """Tell the person at the keyboard."""
-    print(text, file=sys.stderr, flush=True)
 
 
 class Network:
@@ -237,13 +233,7 @@ def report(options: argparse.Namespace) -> None:
     for name, results in found.items():
         if "loss_last" in results.get("train", {}):
             draw_curve(Network(name, options), results["train"], options.docs / "curves" / f"{name}.png")
-    document = options.docs / "networks.md"
-    text = document.read_text(encoding="utf-8") if document.is_file() else f"{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    body = "\n".join(tables(found, baseline(options)))
-    write_atomically(document, f"{before}{BEGIN}\n\n{body}\n\n{END}{after}".encode())
-    say(f"wrote {document}")
+    replace_between(options.docs / "networks.md", BEGIN, END, tables(found, baseline(options)))
 
 
 def draw_curve(network: Network, train: dict[str, Any], path: Path) -> None:

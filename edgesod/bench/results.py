@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from typing import Any
 
 from edgesod.manifest import Gpu, versions_here
@@ -40,11 +39,6 @@ def new_results(gpu: Gpu, tensorrt: str, provider: str, *, is_rehearsal: bool) -
         "engines": {},
         "torch": {},
     }
-
-
-def slug(text: str) -> str:
-    """Return a name as a file is called."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
 def results_table(results: dict[str, Any]) -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from edgesod import __version__, assets
 from edgesod.errors import InputError, UsageError
 from edgesod.files import replacing_folder, sha256_of
-from edgesod.manifest import Manifest, this_device, versions_here
+from edgesod.manifest import Manifest, TensorRtBuild, this_device, versions_here
 from edgesod.recipe import Recipe
-from edgesod.runtime import Runtime, choose_backend, open_session
+from edgesod.runtime import Runtime, Session, choose_backend, open_session
 
 from .gate import GateSet, measure, verdict
 from .job import FP32, Job, Maker, make_for_cpu
@@ -48,7 +48,8 @@ def build(
         onnx: FP32 ONNX with one image input ``(1, 3, H, W)`` of the recipe's size and one map output ``(1, 1, H, W)``.
         table: A calibration table made from this very ONNX, or a folder of images to calibrate on; the shipped table of the
             recipe's model when left out. INT8 takes its scales from it, and FP16 keeps layers near the end of its range in
-            FP32. For implicit INT8 also a calibration cache of TensorRT's (``.cache``).
+            FP32; not so where TensorRT makes FP16 by a flag (weak typing, as below 10.12), which refuses a table. For
+            implicit INT8 also a calibration cache of TensorRT's (``.cache``).
         verify: Folder of images for the gate, with ground truth when it holds ``images/`` and ``masks/``; without it, the
             photographs that scikit-image carries.
         backend: ``"auto"`` or the name of a backend that must be had.
@@ -92,7 +93,7 @@ def build(
         for file in work.iterdir():
             hashes[file.name] = sha256_of(file)
         on_step(f"gate: {len(gate_set)} images, {gate_set.description}")
-        session = open_session(work / made.engine_file, recipe.precision, name, threads)
+        session = _open(work / made.engine_file, made.tensorrt, recipe, name, threads)
         inputs, outputs = session.inputs, session.outputs
         with (
             Runtime.from_session(session, recipe) as engine,
@@ -125,6 +126,15 @@ def _maker(backend: str, tensorrt: TensorRtOptions | None) -> Maker:
     from .tensorrt_policy import TensorRtOptions
 
     return partial(make_plan, options=tensorrt or TensorRtOptions())
+
+
+def _open(path: Path, built: TensorRtBuild | None, recipe: Recipe, backend: str, threads: int | None) -> Session:
+    """Open an engine that has no manifest yet."""
+    if built is None:
+        return open_session(path, recipe.precision, backend, threads)
+    from edgesod.runtime.tensorrt_session import TensorRtSession
+
+    return TensorRtSession(path, built=built)
 
 
 def _require_one_file(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,12 @@ from pydantic import BaseModel, ConfigDict
 
 from edgesod.calibration.tensorrt_cache import Algorithm
 from edgesod.errors import BackendError, BuildError, EdgesodError, OutputError
-from edgesod.files import replacing, write_atomically
+from edgesod.files import replacing, slug, write_atomically
 from edgesod.manifest import TensorRtBuild
 from edgesod.recipe import Recipe
 from edgesod.runtime import tensorrt_version as version
 from edgesod.runtime.cuda import Cuda, open_cuda
-from edgesod.runtime.tensorrt_log import Messages, make_logger
+from edgesod.runtime.tensorrt_log import Messages, make_logger, starting
 
 from .tensorrt_calibrators import Calibration, set_calibrator
 from .tensorrt_policy import Int8Route, TensorRtOptions, Typing
@@ -116,13 +115,8 @@ class _Build:
         import tensorrt as trt
 
         request, options = self._request, self._request.options
-        try:
+        with starting(self._version, self._gpu, self._messages):
             builder = trt.Builder(self._logger)
-        except TypeError as error:  # how the bindings say that they got a null pointer
-            raise BackendError(
-                f"TensorRT {self._version} does not work with {self._gpu.text}: {self._messages.last()}",
-                hint="install the TensorRT that was made for this CUDA driver",
-            ) from error
         network, _parser = self._parse(builder)  # the parser owns the weights until the engine is built
         config = self._config(builder)
         self._set_profile(builder, network, config)
@@ -131,7 +125,7 @@ class _Build:
             self._place_on_dla(builder, network, config, options.dla_core)
         watch(config, Progress(self._listener.on_fraction, self._cancelled.is_set))
         major, minor = self._gpu.compute_capability
-        caches = request.timing_caches / f"{self._version}-{_slug(self._gpu.name)}-sm{major}{minor}.cache"
+        caches = request.timing_caches / f"{self._version}-{slug(self._gpu.name)}-sm{major}{minor}.cache"
         _timings = self._set_timing_cache(config, caches)
         plan = builder.build_serialized_network(network, config)
         if self._cancelled.is_set():
@@ -241,15 +235,16 @@ class _Build:
         """Say which batches a network without a fixed one is for."""
         if self._request.options.batch[2] == 1:
             return
-        profile = builder.create_optimization_profile()
+        profile, one = builder.create_optimization_profile(), builder.create_optimization_profile()
         for k in range(network.num_inputs):
             entry = network.get_input(k)
             assert entry is not None  # there are num_inputs of them
             rest = tuple(entry.shape)[1:]
             profile.set_shape(entry.name, *((number, *rest) for number in self._request.options.batch))
+            one.set_shape(entry.name, *((1, *rest),) * 3)
         config.add_optimization_profile(profile)
         if self._request.int8_route == "implicit" and not version.TRT_GE_11:
-            config.set_calibration_profile(profile)
+            config.set_calibration_profile(one)  # what the calibrator hands over at a time
 
     def _set_calibrator(self, config: trt.IBuilderConfig) -> Calibration:
         cache = self._request.cache.read_bytes() if self._request.cache is not None else None
@@ -348,7 +343,3 @@ def _node(path: Path, index: int) -> tuple[str, str]:
 
     nodes = onnx.load(str(path), load_external_data=False).graph.node if index >= 0 else ()
     return (nodes[index].name, nodes[index].op_type) if index < len(nodes) else ("", "")
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")

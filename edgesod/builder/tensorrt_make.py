@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
+from edgesod.errors import UsageError
 from edgesod.files import write_atomically
 from edgesod.runtime.cuda import open_cuda
-from edgesod.runtime.tensorrt_version import require_tensorrt
+from edgesod.runtime.tensorrt_version import require_tensorrt, version_number
 
 from .job import FP32, Job, Made
 from .tensorrt_build import BuildRequest
@@ -31,7 +32,7 @@ def make_plan(job: Job, options: TensorRtOptions) -> Made:
     Raises:
         BackendError: No GPU or no TensorRT, or they cannot do what was asked.
         BuildError: The build failed, or made another precision.
-        UsageError: The options contradict each other.
+        UsageError: The options contradict each other, or ranges are given that the build has no use for.
     """
     with open_cuda() as cuda:
         version = require_tensorrt(cuda)
@@ -40,6 +41,8 @@ def make_plan(job: Job, options: TensorRtOptions) -> Made:
         f"TensorRT {version}, {rule.typing}ly typed"
         + (f", builder flags {' and '.join(rule.builder_flags)}" if rule.builder_flags else "")
     )
+    if rule.typing == "weak" and job.recipe.precision == "fp16":
+        _require_no_ranges(job, version)
     onnx = job.work / job.write_onnx(rule.onnx)
     if options.batch[2] > 1:
         from edgesod.calibration.batch import free_batch
@@ -75,6 +78,21 @@ def make_plan(job: Job, options: TensorRtOptions) -> Made:
     )
     job.on_step("layers by type: " + ", ".join(f"{number} {kind}" for kind, number in built.layers.items()))
     return Made(PLAN, built)
+
+
+def _require_no_ranges(job: Job, version: str) -> None:
+    """Say that a flag makes the FP16 here, not the graph, so that neither ranges nor ``float_nodes`` have a say."""
+    if job.calib is not None:
+        remedy = "leave out --calib"
+        raise UsageError(
+            f"TensorRT {version} makes a weakly typed FP16 engine by a flag, and has no use for ranges",
+            hint=f"{remedy}, or --typing strong" if version_number(version) >= (10, 0) else remedy,
+        )
+    kept = job.recipe.quantisation.float_nodes
+    job.on_step(
+        "FP16 is a flag here: no layer is checked against its range"
+        + (f", and {', '.join(kept)} need not stay in FP32" if kept else "")
+    )
 
 
 def _finished_cache(job: Job, algorithm: Algorithm, version: str, *, on_dla: bool) -> bytes:

@@ -23,6 +23,7 @@ def calibrate(
     images_folder: str | Path,
     *,
     limit: int = 128,
+    threads: int | None = None,
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> CalibrationTable:
     """Run a network over images and record the range of each of its activation tensors.
@@ -32,6 +33,7 @@ def calibrate(
         recipe: How a picture becomes the input tensor.
         images_folder: Images like the ones the engine will see, at any depth; 32 are enough, more change little.
         limit: Largest number of images, evenly spread over the sorted file names.
+        threads: CPU threads; every physical core where ``None``.
         on_progress: Told ``(done, total)`` after each step; an image counts once per group of tensors
             (:func:`~edgesod.calibration.ranges.activation_ranges`).
 
@@ -45,7 +47,7 @@ def calibrate(
     from .table import CalibrationTable
 
     images = CalibrationImages(images_folder, recipe, limit)
-    ranges = activation_ranges(onnx_path, images, on_progress)
+    ranges = activation_ranges(onnx_path, images, on_progress, threads=threads)
     silent = [tensor for tensor, by_method in ranges.items() if by_method["minmax"] == (0.0, 0.0)]
     if silent:
         log.warning("%d tensors are zero on every image and will stay in float: %s", len(silent), ", ".join(silent[:5]))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgesod.errors import CheckFailed, InputError
 from edgesod.recipe import RangeMethod
+from edgesod.runtime.threads import resolve_threads
 
 from ._graph import Graph
 from .clipping import least_divergence, least_squared_error
@@ -40,6 +41,7 @@ def activation_ranges(
     on_progress: Callable[[int, int | None], None] | None = None,
     *,
     group_bytes: int = _GROUP_BYTES,
+    threads: int | None = None,
 ) -> dict[str, dict[RangeMethod, Range]]:
     """Return, per float tensor, input and output included, its range over all images by each method.
 
@@ -51,6 +53,7 @@ def activation_ranges(
         images: What to run on.
         on_progress: Told ``(done, total)``, counting an image once per group.
         group_bytes: Size of a group.
+        threads: CPU threads; every physical core where ``None``.
 
     Raises:
         InputError: The ONNX cannot be used, does not take these tensors, or no image can be decoded.
@@ -62,7 +65,7 @@ def activation_ranges(
     found = {name: Spread() for name in graph.float_tensors}
     done, total = 0, len(groups) * len(images)
     for k, group in enumerate(groups):
-        session = _exposing(graph, group)
+        session = _exposing(graph, group, threads)
         for name, tensor in images:
             if k == 0:
                 found[source].add(tensor)
@@ -150,7 +153,7 @@ def _groups(graph: Graph, source: str, group_bytes: int) -> Iterator[list[str]]:
     yield group
 
 
-def _exposing(graph: Graph, names: Iterable[str]) -> onnxruntime.InferenceSession:
+def _exposing(graph: Graph, names: Iterable[str], threads: int | None) -> onnxruntime.InferenceSession:
     """Return a session of the part of the graph that leads to some tensors, with these as its outputs."""
     wanted, nodes = set(names), []
     outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names]
@@ -165,6 +168,7 @@ def _exposing(graph: Graph, names: Iterable[str]) -> onnxruntime.InferenceSessio
     model.graph.output.extend(outputs)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = resolve_threads(threads)
     # each of these three would hold a second copy of the activations: no faster here, twice the memory
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

@@ -76,8 +76,10 @@ def collect_subjects(
     """Return what was named on the command line, in the order of its options.
 
     Raises:
-        UsageError: Nothing was named, or a precision goes with something that has its own.
+        UsageError: Nothing was named, or a precision or a size goes with something that has its own.
     """
+    if size is not None and not weights:
+        raise UsageError("--size goes with --weights: all else has its own", hint=f"leave out --size {size}")
     found = [Subject(_name(path), path, _name(path)) for path in maps]
     for path in engines:
         found.append(Subject(_name(path), partial(open_runtime, path, None, None, backend, threads), ""))

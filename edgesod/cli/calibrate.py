@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NAME = "calibrate"
 
 _ROWS = 20
+_LIMIT = 128
 
 
 class Scheme(str, Enum):
@@ -36,7 +37,9 @@ def command(
         Path | None, typer.Option("--recipe", help="A recipe of your own (TOML) in place of the model's.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=32, help="With --weights: input height and width in pixels.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Use at most this many images, evenly spread over the folder.")] = 128,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Measure at most this many images, evenly spread over the folder; 128 by default.")
+    ] = None,
     table: Annotated[Path | None, typer.Option(help="A table made before, in place of measuring one now.")] = None,
     ranges: Annotated[bool, typer.Option("--ranges", help="Check every layer's largest value against FP16's 65504.")] = False,
     sensitivity: Annotated[
@@ -52,6 +55,8 @@ def command(
 
     --ranges writes <table>-ranges.csv beside --out, --sensitivity <table>-sensitivity.csv and .png.
     """
+    if table is not None:
+        _require_use(ranges, sensitivity, limit, threads)
     folder = _named(images) if table is None or sensitivity else Path()
     from edgesod.calibration import calibrate
     from edgesod.calibration.table import check_table, read_table
@@ -65,7 +70,7 @@ def command(
             check_table(found, fp32_onnx, recipe)
         else:
             with _output.progress("calibrate") as update:
-                found = calibrate(fp32_onnx, recipe, folder, limit=limit, on_progress=update)
+                found = calibrate(fp32_onnx, recipe, folder, limit=limit or _LIMIT, threads=threads, on_progress=update)
             found.write(path)
         result: dict[str, Any] = {
             "table": str(table or path),
@@ -85,6 +90,21 @@ def command(
     _output.note(f"{len(found.ranges)} tensors over {found.num_images} images")
     if not (ranges or sensitivity):
         _output.result(str(path))
+
+
+def _require_use(ranges: bool, sensitivity: bool, limit: int | None, threads: int | None) -> None:
+    """Raise ``UsageError`` for options that have nothing to act on beside ``--table``."""
+    if not (ranges or sensitivity):
+        raise UsageError(
+            "--table names a table made before, and nothing was asked of it", hint="--ranges, --sensitivity or both"
+        )
+    if limit is not None:
+        raise UsageError(
+            f"--limit {limit} is about measuring a table, and --table names one made before",
+            hint="leave out one of them; --sensitivity-images limits what --sensitivity compares on",
+        )
+    if threads is not None and not sensitivity:
+        raise UsageError("--ranges reads the table and runs nothing", hint=f"leave out --threads {threads}")
 
 
 def _named(images: Path | None) -> Path:

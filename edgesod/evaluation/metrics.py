@@ -19,6 +19,9 @@ from .weighted import weighted_f
 BETA_SQUARED = 0.3
 """Weight of recall in F, as in Achanta et al., "Frequency-tuned salient region detection", CVPR 2009."""
 
+TRUTH_ABOVE = 128
+"""A mask's pixel of a higher value is the object, as in PySODMetrics."""
+
 THRESHOLDS = np.arange(255, -1, -1)
 """The 256 levels of an 8-bit map at which it is cut, in the order of every curve here: a pixel at the level belongs."""
 
@@ -76,7 +79,7 @@ class SodScorer:
 
         Args:
             saliency: ``(H, W)``, float in [0, 1] or uint8 in [0, 255].
-            truth: uint8 ``(H, W)``; above 128 is the object.
+            truth: uint8 ``(H, W)``; above :data:`TRUTH_ABOVE` is the object.
             stretch: Min–max stretch the map first, as the published evaluation does; a flat map stays as it is.
 
         Raises:
@@ -85,7 +88,7 @@ class SodScorer:
         if saliency.shape != truth.shape or saliency.ndim != 2 or not saliency.size:
             raise ValueError(f"map and truth must be of one size (height, width): {saliency.shape} against {truth.shape}")
         s = _unit_range(saliency, stretch)
-        gt = truth > 128
+        gt = truth > TRUTH_ABOVE
         num_object = int(np.count_nonzero(gt))
         inside, outside = _counts_by_threshold(s, gt)
         precision, recall = _precision_recall(inside, outside, num_object)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesod.errors import BackendError, DeviceError, InputError, ManifestMismatch
-from edgesod.manifest import FILE_NAME, Manifest, check_gpu, check_manifest, read_manifest
+from edgesod.manifest import FILE_NAME, Manifest, TensorRtBuild, check_gpu, check_manifest, read_manifest
 from edgesod.runtime import tensorrt_version as version
 from edgesod.runtime.cuda import Cuda, open_cuda
-from edgesod.runtime.tensorrt_log import Messages, make_logger
+from edgesod.runtime.tensorrt_log import Messages, make_logger, starting
 from edgesod.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -33,31 +33,37 @@ class Engine:
     Args:
         path: The engine file, as TensorRT serialised it. A manifest beside it is compared with this machine first.
         cuda: The GPU, bound to the calling thread; the engine has to be closed before it.
+        built: How it was built, for one that was built here a moment ago and has no manifest yet.
 
     Raises:
-        BackendError: TensorRT is missing, too old, or refuses the engine.
+        BackendError: TensorRT is missing, too old, does not work with this GPU, or refuses the engine.
         ManifestMismatch: The engine was made for another TensorRT or GPU.
         InputError: The file cannot be read.
     """
 
-    def __init__(self, path: Path, cuda: Cuda) -> None:
+    def __init__(self, path: Path, cuda: Cuda, built: TensorRtBuild | None = None) -> None:
         here = version.require_tensorrt(cuda)
         import tensorrt as trt
 
         manifest = _manifest_of(path)
         if manifest is not None:
             check_gpu(path.parent, manifest, cuda.device_info(), here)
+            built = manifest.tensorrt
         try:
             plan = path.read_bytes()
         except OSError as error:
             raise InputError(f"there is no engine that can be read at {path}: {error.strerror or error}") from error
         self.messages = Messages()
         self._logger = make_logger(self.messages)
-        self._runtime: trt.Runtime | None = trt.Runtime(self._logger)
+        with starting(here, cuda.device_info(), self.messages):
+            self._runtime: trt.Runtime | None = trt.Runtime(self._logger)
         self._engine: trt.ICudaEngine | None = None
         try:
-            if version.TRT_GE_86 and manifest is not None and manifest.tensorrt and manifest.tensorrt.is_version_compatible:
-                check_manifest(path.parent)  # such an engine brings code along, so it has to be the very file that was built
+            if built is not None and built.dla_core is not None:
+                self._runtime.DLA_core = built.dla_core
+            if version.TRT_GE_86 and built is not None and built.is_version_compatible:
+                if manifest is not None:
+                    check_manifest(path.parent)  # such an engine brings code along: it has to be the very file that was built
                 self._runtime.engine_host_code_allowed = True
             self._engine = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from edgesod.errors import BackendError
+from edgesod.manifest import Gpu
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -41,6 +46,22 @@ class Messages:
     def last(self) -> str:
         """Return the latest error, or that there is none."""
         return self.errors[-1] if self.errors else "TensorRT gives no reason"
+
+
+@contextmanager
+def starting(version: str, gpu: Gpu, messages: Messages) -> Iterator[None]:
+    """Make a builder or a runtime within this: TensorRT that does not start there is an error that says why.
+
+    Raises:
+        BackendError: TensorRT does not work with this GPU and its driver.
+    """
+    try:
+        yield
+    except TypeError as error:  # how the bindings say that they got a null pointer
+        raise BackendError(
+            f"TensorRT {version} does not work with {gpu.text}: {messages.last()}",
+            hint="install the TensorRT that was made for this CUDA driver",
+        ) from error
 
 
 def make_logger(messages: Messages) -> trt.ILogger:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.errors import BackendError, DeviceError, InputError
+from edgesod.manifest import TensorRtBuild
 from edgesod.runtime.cuda import Buffer, Cuda, Graph, Stream, open_cuda
 from edgesod.runtime.cuda.tensors import DeviceTensor, device_tensor, is_device_tensor
 from edgesod.runtime.session import Arrays, Session, check_arrays
@@ -39,6 +40,7 @@ class TensorRtSession(Session):
             boards whose CPU and GPU share theirs. ``"auto"``: mapped where the GPU is integrated.
         graph: Record the network as a CUDA graph after the first run and replay it from then on, where that can be done.
         cuda: A GPU that is open, for what it is used with beside this session; it then belongs to the session.
+        built: How the engine was built, where that was here, a moment ago, and it has no manifest yet.
 
     Attributes:
         cuda: The GPU, closed with the session.
@@ -52,7 +54,15 @@ class TensorRtSession(Session):
         InputError: The file cannot be read.
     """
 
-    def __init__(self, path: Path, *, memory: Memory = "auto", graph: bool = True, cuda: Cuda | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        memory: Memory = "auto",
+        graph: bool = True,
+        cuda: Cuda | None = None,
+        built: TensorRtBuild | None = None,
+    ) -> None:
         self.cuda = open_cuda() if cuda is None else cuda  # before TensorRT: see require_tensorrt
         self._engine: Engine | None = None
         self._context: trt.IExecutionContext | None = None
@@ -65,13 +75,13 @@ class TensorRtSession(Session):
         self.cuda.before_close(self._let_go)
         try:
             with self.cuda.bound():
-                self._open(path, memory)
+                self._open(path, memory, built)
         except BaseException:
             self.cuda.close()
             raise
 
-    def _open(self, path: Path, memory: Memory) -> None:
-        self._engine = Engine(path, self.cuda)
+    def _open(self, path: Path, memory: Memory, built: TensorRtBuild | None) -> None:
+        self._engine = Engine(path, self.cuda, built)
         self._context = self._engine.context()
         names = self._engine.names()
         inputs, outputs = ([self._engine.spec(self._context, name) for name in some] for some in names)
@@ -141,9 +151,10 @@ class TensorRtSession(Session):
             np.copyto(outputs[name], result)
 
     def layer_times(self, runs: int = 20) -> list[LayerTime]:
-        """Time every layer of the engine, in its order, on whatever input was last given.
+        """Time every layer of the engine, in its order, on what the session's own memory holds.
 
-        In an execution context of its own and without a graph, so the sum is a little more than a run takes.
+        That is the last input that was given as an array; a tensor that lay elsewhere on the GPU may be gone by now. In an
+        execution context of its own and without a graph, so the sum is a little more than a run takes.
 
         Raises:
             BackendError: The session is closed, or a run is under way.
@@ -153,7 +164,8 @@ class TensorRtSession(Session):
         self._require_idle()
         assert self._engine is not None  # an open session has one
         with self.cuda.bound():
-            return time_layers(self._engine, self._addresses, self.cuda, self._stream, runs)
+            addresses = {name: buffer.pointer for name, buffer in self._device.items()}
+            return time_layers(self._engine, addresses, self.cuda, self._stream, runs)
 
     def _run(self, feeds: Arrays) -> Arrays:
         with self.cuda.bound():

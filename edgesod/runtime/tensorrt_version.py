@@ -24,10 +24,9 @@ from edgesod.runtime.cuda import Cuda
 if TYPE_CHECKING:
     TRT_GE_86: bool
     TRT_GE_100: bool
-    TRT_GE_1016: bool
     TRT_GE_11: bool
 
-_CONSTANTS = {"TRT_GE_86": (8, 6), "TRT_GE_100": (10, 0), "TRT_GE_1016": (10, 16), "TRT_GE_11": (11, 0)}
+_CONSTANTS = {"TRT_GE_86": (8, 6), "TRT_GE_100": (10, 0), "TRT_GE_11": (11, 0)}
 
 OLDEST = (8, 5)
 """The first with named tensors (``num_io_tensors``, ``set_tensor_address``, ``execute_async_v3``)."""

@@ -6,6 +6,7 @@ import gc
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,10 +14,11 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+from edgesod.builder import TensorRtOptions, build
 from edgesod.calibration.table import read_table
 from edgesod.calibration.tensorrt_cache import read_cache
-from edgesod.errors import BackendError, BuildError, DeviceError, InputError
-from edgesod.manifest import TensorRtBuild
+from edgesod.errors import BackendError, BuildError, DeviceError, InputError, UsageError
+from edgesod.manifest import TensorRtBuild, read_manifest
 from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Precision
 from edgesod.runtime import open_session
@@ -223,6 +225,53 @@ def test_a_free_batch_has_a_profile_and_runs_one_image(
         got = session.run({"image": image()})["saliency"]
     expected = onnxruntime.InferenceSession(bench.source).run(None, {"image": image()})[0]
     assert np.abs(got - expected).mean() < 0.05
+
+
+@parametrize("tensorrt_version", [*OLD, NEW[0]])
+def test_a_free_batch_is_calibrated_on_one_image_at_a_time(
+    bench: Bench, tensorrt: ModuleType, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[list[tuple[int, ...]]] = []
+    set_profile = tensorrt.IBuilderConfig.set_calibration_profile
+
+    def watch(config: Any, profile: Any) -> bool:
+        shapes.append([tuple(shape) for shape in profile.get_shape("image")])
+        return set_profile(config, profile)
+
+    monkeypatch.setattr(tensorrt.IBuilderConfig, "set_calibration_profile", watch)
+    record = built(bench, "int8", photographs, batch=(1, 2, 4), int8_route="implicit")
+    assert record.batch == (1, 2, 4)
+    assert shapes == [[(1, 3, *SIZE_HW)] * 3]  # as much as the calibrator's buffer holds
+
+
+# -- FP16 by a flag --------------------------------------------------------------------------------------------------------
+
+
+@parametrize("tensorrt_version", ["8.6.1", "10.3.0"])
+def test_fp16_by_a_flag_has_no_use_for_ranges_and_says_so(bench: Bench, photographs: Path, tensorrt_version: str) -> None:
+    with pytest.raises(UsageError, match="no use for ranges") as caught:
+        bench.make("fp16", photographs)
+    assert ("--typing strong" in caught.value.hint) == (tensorrt_version == "10.3.0")
+    built(bench, "fp16")
+    assert "no layer is checked against its range" in bench.told.text
+
+
+@parametrize("tensorrt_version", ["10.3.0"])
+def test_fp16_of_the_graph_takes_ranges(bench: Bench, photographs: Path) -> None:
+    built(bench, "fp16", photographs, typing="strong")
+    assert "checked against FP16's" in bench.told.text
+
+
+# -- engines that bring code along -----------------------------------------------------------------------------------------
+
+
+@parametrize("tensorrt_version", ["8.6.1", NEW[1]])
+def test_the_gate_runs_an_engine_that_brings_code_along(bench: Bench, tmp_path: Path) -> None:
+    asked = TensorRtOptions(is_version_compatible=True)
+    folder = build(recipe("fp32"), bench.source, backend="tensorrt", tensorrt=asked, root=tmp_path / "engines")
+    record = read_manifest(folder).tensorrt
+    assert record is not None
+    assert record.is_version_compatible
 
 
 # -- implicit INT8 ---------------------------------------------------------------------------------------------------------

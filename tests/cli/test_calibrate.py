@@ -72,11 +72,29 @@ def test_sensitivity_is_a_table_and_a_picture(tmp_path: Path, photos: Path, caps
         assert Path(found["csv"]).read_text().count("\n") == 4
 
 
+def test_threads_reach_the_measuring(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+    monkeypatch.setattr("edgesod.calibration.ranges.resolve_threads", lambda threads: asked.append(threads) or 1)
+    calibrate.command(images=photos, onnx=write_tiny(tmp_path / "tiny.onnx"), threads=3, out=tmp_path / "tiny.json")
+    assert set(asked) == {3}
+
+
 def test_images_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs images"):
         calibrate.command(onnx=write_tiny(tmp_path / "tiny.onnx"))
     with pytest.raises(UsageError, match="needs images"):
         calibrate.command(onnx=tmp_path / "tiny.onnx", table=tmp_path / "tiny.json", sensitivity=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({}, "nothing was asked"), ({"ranges": True, "limit": 4}, "--limit 4"), ({"ranges": True, "threads": 1}, "runs nothing")],
+)
+def test_options_that_would_do_nothing_beside_a_table_are_refused(
+    tmp_path: Path, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        calibrate.command(onnx=tmp_path / "tiny.onnx", table=tmp_path / "tiny.json", **options)  # type: ignore[arg-type]
 
 
 def test_an_fp16_engine_keeps_layers_without_headroom_in_fp32(

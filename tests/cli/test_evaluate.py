@@ -98,6 +98,8 @@ def test_what_is_missing_is_named(tmp_path: Path, data: Path) -> None:
         evaluate.command(data)
     with pytest.raises(UsageError, match="not int8"):
         evaluate.command(data, onnx=[tmp_path / "tiny.onnx"], int8=True)
+    with pytest.raises(UsageError, match="--size goes with --weights"):
+        evaluate.command(data, onnx=[tmp_path / "tiny.onnx"], size=64)
     (tmp_path / "good" / "003.png").unlink()
     with pytest.raises(InputError, match="1 of 6 masks have no map"):
         evaluate.command(data, maps=[tmp_path / "good"], threads=1)

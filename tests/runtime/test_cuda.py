@@ -397,3 +397,18 @@ def test_the_real_package_works_or_says_why_not(name: str, monkeypatch: pytest.M
     else:
         with cuda:
             _copy_there_and_back(cuda)
+
+
+def test_closing_after_an_attach_that_failed_leaves_other_contexts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "pycuda")
+    driver = PyCudaDriver()
+    _install(monkeypatch, driver)
+    cuda = open_cuda()
+    driver._stack().append("somebody else's")
+
+    def busy() -> None:
+        raise DeviceError("busy")
+
+    monkeypatch.setattr(cuda, "_attach", busy)
+    cuda.close()
+    assert driver._stack() == ["somebody else's"]

@@ -193,6 +193,33 @@ def test_no_device_never_touches_tensorrt(tmp_path: Path, tensorrt: ModuleType, 
     assert machine.touched == []
 
 
+@pytest.mark.parametrize("tensorrt_version", ["10.3.0"])
+def test_a_tensorrt_that_does_not_start_says_why(
+    tmp_path: Path, tensorrt: ModuleType, machine: Machine, driver: memory.Driver
+) -> None:
+    plan = write_plan(tmp_path / "m.plan", tensorrt)
+    machine.has_device = False
+    with pytest.raises(BackendError, match=r"TensorRT 10\.3\.0 does not work with in-memory GPU.*CUDA initialization failure"):
+        open_session(plan, "fp32")
+    assert sum(driver.live().values()) == 0
+
+
+def test_engines_for_a_dla_are_loaded_on_their_core(tmp_path: Path, tensorrt: ModuleType, driver: memory.Driver) -> None:
+    cores: list[int] = []
+    deserialise = tensorrt.Runtime.deserialize_cuda_engine
+
+    def watch(runtime: Any, plan: bytes) -> Any:
+        cores.append(runtime.DLA_core)
+        return deserialise(runtime, plan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorrt.Runtime, "deserialize_cuda_engine", watch)
+        for core in (None, 1):
+            folder = make_tensorrt_engine(tmp_path / f"engine{core}", tensorrt, dla_core=core)
+            open_session(folder / "engine.plan", "fp32").close()
+    assert cores == [-1, 1]
+
+
 def test_where_there_is_a_gpu_it_is_preferred(tensorrt: ModuleType, driver: memory.Driver, tensorrt_version: str) -> None:
     state = available_backends()["tensorrt"]
     assert state.is_usable
@@ -295,6 +322,17 @@ def test_a_manifest_without_a_record_is_refused(tmp_path: Path, tensorrt: Module
     folder = make_tensorrt_engine(tmp_path / "engine", tensorrt)
     read_manifest(folder).model_copy(update={"tensorrt": None}).write(folder)
     with pytest.raises(ManifestMismatch, match="does not say which TensorRT and GPU"):
+        open_session(folder / "engine.plan", "fp32")
+
+
+@NEWEST
+@pytest.mark.parametrize("version", ["odd", "10.odd", "", "10"])
+def test_odd_versions_in_manifests(tmp_path: Path, tensorrt: ModuleType, driver: memory.Driver, version: str) -> None:
+    folder = make_tensorrt_engine(tmp_path / "engine", tensorrt)
+    text = (folder / "manifest.json").read_text()
+    assert f'"version": "{tensorrt.__version__}"' in text
+    (folder / "manifest.json").write_text(text.replace(f'"version": "{tensorrt.__version__}"', f'"version": "{version}"'))
+    with pytest.raises(InputError, match=r"not a valid manifest: tensorrt\.version"):
         open_session(folder / "engine.plan", "fp32")
 
 

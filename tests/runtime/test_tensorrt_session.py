@@ -129,6 +129,19 @@ def test_types_that_numpy_does_not_have(
 
 
 @NEWEST
+def test_layers_are_timed_on_memory_that_is_there(session: TensorRtSession) -> None:
+    cuda = session.cuda
+    session.run({"image": _feed()})  # after the first run the graph is recorded, in the session's own memory
+    with cuda.bound():
+        theirs, stream = cuda.malloc(_feed().nbytes), cuda.stream()
+        cuda.h2d_async(theirs, _feed(), stream)
+        cuda.synchronise(stream)
+        session.run_async({"image": _interface(theirs.pointer)}).wait()
+        cuda.free(theirs)  # and the simulated GPU takes a kernel on freed memory for an error
+    assert len(session.layer_times(runs=1)) == 2
+
+
+@NEWEST
 def test_offers_the_optional_powers(session: TensorRtSession) -> None:
     assert isinstance(session, StagesInputs)
     assert isinstance(session, RunsAsync)
@@ -318,10 +331,11 @@ def _interface(pointer: int, **changes: Any) -> Any:
 
 
 class _DlPack:
-    """A float32 tensor of the session's input shape, as a DLPack producer on CUDA device 0 offers it."""
+    """A float32 tensor of the session's input shape, as a DLPack producer offers it, on the first GPU unless told otherwise."""
 
-    def __init__(self, pointer: int, shape: tuple[int, ...] = INPUT.shape, code: int = 2) -> None:
-        self.deleted, self.streams = 0, []
+    def __init__(self, pointer: int, device: tuple[int, int] = (2, 0), code: int = 2) -> None:
+        self.deleted, self.streams, self._device = 0, [], device
+        shape = INPUT.shape
         self._shape = (ctypes.c_int64 * len(shape))(*shape)
         self._deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._delete)
 
@@ -339,14 +353,14 @@ class _DlPack:
             )
 
         self._managed = Managed(
-            pointer - 16, (2, 0), len(shape), (code, 32, 1, 0), ctypes.addressof(self._shape), None, 16, None, None
+            pointer - 16, device, len(shape), (code, 32, 1, 0), ctypes.addressof(self._shape), None, 16, None, None
         )
 
     def _delete(self, _: int) -> None:
         self.deleted += 1
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0
+        return self._device
 
     def __dlpack__(self, *, stream: int) -> Any:
         self.streams.append(stream)
@@ -380,8 +394,62 @@ def test_a_producers_stream_is_waited_for(shared: TensorRtSession, cuda: Cuda, m
     monkeypatch.setattr(cuda, "synchronise", lambda stream=None: (waited.append(stream), wait(stream)))
     pointer = _on_gpu(cuda, _feed())
     waited.clear()
-    shared.run_async({"image": _interface(pointer, stream=1)})
-    assert waited == [None]  # the whole GPU, before anything was put into our stream
+    shared.run_async({"image": _interface(pointer, stream=1)}).wait()
+    assert waited[0] is None  # the whole GPU, before anything was put into our stream
+    waited.clear()
+    silent = _interface(pointer, version=2)
+    del silent.__cuda_array_interface__["stream"]  # as torch's: whoever does not speak of streams may still be writing
+    shared.run_async({"image": silent}).wait()
+    assert waited[0] is None
+    waited.clear()
+    shared.run_async({"image": _interface(pointer)}).wait()
+    assert None not in waited  # version 3, and it says that there is nothing to wait for
+
+
+class _Refusing:
+    """A tensor whose producer does not hand it out."""
+
+    requires_grad = True
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, *, stream: int) -> Any:
+        raise self._error
+
+
+class _RefusingInterface(_Refusing):
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        raise self._error
+
+
+@NEWEST
+@pytest.mark.parametrize("kind", [_Refusing, _RefusingInterface])
+@pytest.mark.parametrize("error", [BufferError, AssertionError, RuntimeError])
+def test_tensors_that_are_not_handed_out(shared: TensorRtSession, kind: Any, error: type[Exception]) -> None:
+    with pytest.raises(InputError, match="requires a gradient") as caught:
+        shared.run_async({"image": kind(error("it requires a gradient"))})
+    assert caught.value.hint == "tensor.detach()"
+    _assert_right(shared.run({"image": _feed()})["saliency"], _feed())
+
+
+@NEWEST
+def test_tensors_in_page_locked_memory_have_no_stream(shared: TensorRtSession, cuda: Cuda) -> None:
+    producer = _DlPack(_on_gpu(cuda, _feed(4)), device=(3, 0))
+    out = np.zeros(OUTPUT.shape, np.float32)
+    shared.run_into({"image": producer}, {"saliency": out})
+    _assert_right(out, _feed(4))
+    assert producer.streams == [None]
+
+
+@NEWEST
+def test_tensors_on_another_gpu(shared: TensorRtSession, cuda: Cuda) -> None:
+    with pytest.raises(InputError, match="lies on GPU 1"):
+        shared.run_async({"image": _DlPack(_on_gpu(cuda, _feed()), device=(2, 1))})
 
 
 @NEWEST

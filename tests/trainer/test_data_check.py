@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edgesod.errors import InputError
+from edgesod.evaluation import SodScorer
 from edgesod.evaluation.datasets import find_dataset
 from tests.helpers.cli import ROOT, edgesod
 from tests.helpers.pairs import write_pairs
@@ -75,6 +76,17 @@ def test_every_fault_is_found_and_no_other(data: Path) -> None:
         assert all(name in seen for name, seen in zip(names, found[kind], strict=True)), found[kind]
     assert not report.is_fit
     assert report.pairs == 10
+
+
+@pytest.mark.parametrize(("brightest", "is_dark"), [(128, True), (129, False)])
+def test_a_mask_is_dark_when_scoring_finds_no_object_in_it(data: Path, brightest: int, is_dark: bool) -> None:
+    path = data / "masks" / "000.png"
+    mask = cv2.imread(str(path), 0) // 255 * np.uint8(brightest)
+    cv2.imwrite(str(path), mask)
+    assert ("dark masks" in _found(check(data))) == is_dark
+    scorer = SodScorer()
+    scorer.add(mask / np.float32(255), mask)
+    assert (scorer.scores()["max_f"] < 0.5) == is_dark
 
 
 def test_soft_edges_are_counted_and_forgiven(data: Path) -> None:

@@ -50,6 +50,21 @@ def test_budget_is_kept_and_not_wasted(data: Path, tmp_path: Path, budget: int) 
         assert np.mean((cv2.resize(mask, truth.shape[::-1]) > 127) != (truth > 127)) < 0.03
 
 
+def test_long_names_that_take_more_than_was_reckoned_are_made_room_for(data: Path, tmp_path: Path) -> None:
+    folder, blocks = tmp_path / "long", 0
+    for path in sorted(data.rglob("*.*")):
+        long = folder / path.parent.name / f"{'x' * 150}{path.name}"
+        long.parent.mkdir(parents=True, exist_ok=True)
+        long.hardlink_to(path)
+        blocks += 1 + -(-path.stat().st_size // 512)
+    budget = -(-(blocks + 2) // 20) * 10_240  # the tar's size were the names short
+    done = pack(folder, out=tmp_path / "x.tar", max_bytes=budget)
+    assert done.quality is not None
+    assert (tmp_path / "x.tar").stat().st_size <= budget
+    with pytest.raises(UsageError, match=r"into 0\.03 MB"):
+        pack(folder, out=tmp_path / "y.tar", max_bytes=30_720)
+
+
 def test_less_room_costs_quality(data: Path, tmp_path: Path) -> None:
     left = [pack(data, out=tmp_path / "x.tar", max_bytes=budget).quality for budget in (100_000, 70_000, 50_000)]
     psnr = [quality.psnr for quality in left if quality is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,14 @@ ROOT = Path(__file__).parents[2]
 def test_run_cut_in_two_ends_in_the_same_weights(pairs: str, tmp_path: Path, changes: dict[str, object]) -> None:
     recipe = tiny_recipe(24, checkpoint_every=8, **changes)
     Trainer(recipe, [pairs], tmp_path / "whole", workers=0).run()
-    cut = Trainer(recipe, [pairs], tmp_path / "cut", workers=0)
 
     def stop_on_the_way(progress: Progress) -> None:
-        cut.is_interrupted = progress.seen >= 12
+        if progress.seen == 12:
+            signal.raise_signal(signal.SIGTERM)
 
-    cut.on_progress = stop_on_the_way
+    cut = Trainer(recipe, [pairs], tmp_path / "cut", workers=0, on_progress=stop_on_the_way)
     cut.run()
-    assert cut.seen == 12
+    assert (cut.seen, cut.is_interrupted) == (12, True)
     again = Trainer(recipe, [pairs], tmp_path / "cut", workers=0)
     assert again.seen == 12
     again.run()
@@ -100,6 +101,30 @@ def test_what_a_killed_run_logged_after_its_checkpoint_is_logged_once(pairs: str
     assert seen == [4, 8, 12, 16, 16, 20, 24, 24]  # twice where a validation ended a run
 
 
+def test_a_checkpoint_is_written_after_the_validation_that_falls_on_it(pairs: str, tmp_path: Path) -> None:
+    there: list[list[Path]] = []
+
+    def look(progress: Progress) -> None:
+        if progress.scores is not None:
+            there.append(checkpoints(tmp_path))
+
+    Trainer(tiny_recipe(8, checkpoint_every=8), [pairs], tmp_path, workers=0, on_progress=look).run()
+    assert there == [[]]
+
+
+def test_processes_stop_together(pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process asked to stop tells the others, and stops, like them, by the sum alone."""
+    trainer = Trainer(tiny_recipe(8), [pairs], tmp_path, workers=0)
+    monkeypatch.setattr(trainer.fabric, "all_reduce", lambda wants, reduce_op: wants + 1)  # another process was asked to
+    trainer.run()
+    assert (trainer.seen, trainer.is_interrupted) == (4, True)
+    alone = Trainer(tiny_recipe(8), [pairs], tmp_path / "alone", workers=0)
+    alone._stop(signal.SIGTERM, None)
+    assert not alone.is_interrupted
+    alone.run()
+    assert (alone.seen, alone.is_interrupted) == (4, True)
+
+
 def test_loss_that_is_not_finite_names_the_batch(pairs: str, tmp_path: Path) -> None:
     trainer = Trainer(tiny_recipe(), [pairs], tmp_path, workers=0)
     with torch.no_grad():
@@ -120,8 +145,8 @@ def test_hold_out_maps_of_one_shade_are_counted(pairs: str, tmp_path: Path, valu
     assert told[-1].scores["blank"] == blank
 
 
-@pytest.mark.parametrize("other", [{"network": "u2net"}, {"optimizer": "muon"}])
-def test_checkpoint_of_another_network_or_optimiser_is_refused(pairs: str, tmp_path: Path, other: dict[str, str]) -> None:
+@pytest.mark.parametrize("other", [{"network": "u2net"}, {"optimizer": "muon"}, {"lr_shares": {"stage1.*": 10.0}}])
+def test_checkpoint_of_another_network_or_optimiser_is_refused(pairs: str, tmp_path: Path, other: dict[str, object]) -> None:
     Trainer(tiny_recipe(4), [pairs], tmp_path, workers=0).run()
     with pytest.raises(InputError, match=next(iter(other))) as caught:
         Trainer(tiny_recipe(4, **other), [pairs], tmp_path, workers=0)

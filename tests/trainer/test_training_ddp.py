@@ -37,5 +37,3 @@ def test_two_processes_have_the_gradients_of_one_with_the_doubled_batch(pairs: s
     # one of the two wrote the run, once
     assert [path.name for path in checkpoints(run)] == ["checkpoint-000000004"]
     assert len((run / "log.jsonl").read_text().splitlines()) == 1
-    weights = [load_file(checkpoints(tmp_path / name)[-1] / "model.safetensors") for name in ("one", "two")]
-    assert weights[0].keys() == weights[1].keys()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgesod.errors import InputError
 from edgesod.evaluation.datasets import DATASETS, Dataset, dataset_of
+from edgesod.evaluation.metrics import TRUTH_ABOVE
 from edgesod.evaluation.pairs import EvaluationSet, Place
 from edgesod.processing.pictures import decode_grey, decode_picture
 
@@ -25,7 +26,6 @@ _NEAR = 10
 """Bits of the 256 of two perceptual hashes that may differ. In DUTS-TR re-encoded copies differ in at most 1, and pictures that only
 look alike in 27 or more."""
 
-_DARK = 127  # scoring counts what is brighter as subject
 _MOSTLY_SOFT = 0.25
 
 
@@ -217,7 +217,7 @@ def _perceptual_hash(image: NDArray[np.uint8]) -> bytes:
 def _judge_mask(look: _Look, name: str, findings: dict[str, Finding]) -> None:
     if look.brightest == 0 or look.darkest == 255:
         findings["blank"].files.append(name)
-    elif look.brightest <= _DARK:
+    elif look.brightest <= TRUTH_ABOVE:
         findings["dark"].files.append(f"{name}: at most {look.brightest}")
     elif look.soft > _MOSTLY_SOFT * look.pixels:
         findings["grey"].files.append(f"{name}: {look.soft / look.pixels:.0%}")

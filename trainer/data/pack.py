@@ -122,10 +122,13 @@ def pack(
     on_progress(0, len(members))
     before = sum(_blocks(file.num_bytes) for member in members for _, file in member.files)
     if _tar_size(before) <= max_bytes:
-        return Packed(len(members), _write(out, members, None, max_bytes, threads, on_progress), None)
+        try:
+            return Packed(len(members), _write(out, members, None, max_bytes, threads, on_progress), None)
+        except _TooLarge:
+            pass  # long names take blocks of their own
     budget = max_bytes * _MARGIN
     while True:
-        quality = _choose(members, budget)
+        quality = _choose(members, budget, max_bytes)
         try:
             return Packed(len(members), _write(out, members, quality, max_bytes, threads, on_progress), quality)
         except _TooLarge:
@@ -194,7 +197,7 @@ def _write(
         return temporary.stat().st_size
 
 
-def _choose(members: list[_Member], budget: float) -> Quality:
+def _choose(members: list[_Member], budget: float, max_bytes: int) -> Quality:
     """Return the side and JPEG quality that lose least of a sample among those at which the whole fits."""
     count = min(_SAMPLE, len(members))
     sample = [members[k * len(members) // count] for k in range(count)]
@@ -228,9 +231,9 @@ def _choose(members: list[_Member], budget: float) -> Quality:
         if len(found) > 1 and found[-1].psnr < found[-2].psnr:
             break
     if not found:
-        needed = smallest / _MARGIN / 1e6
+        needed = smallest * max_bytes / budget / 1e6
         raise UsageError(
-            f"{len(members)} pairs do not fit into {budget / _MARGIN / 1e6:.2f} MB: at {side} pixels and JPEG quality "
+            f"{len(members)} pairs do not fit into {max_bytes / 1e6:.2f} MB: at {side} pixels and JPEG quality "
             f"{_QUALITIES[0]} they take about {needed:.2f} MB",
             hint=f"--max-mb {needed + 0.01:.2f}, or fewer pairs",
         )

@@ -66,11 +66,12 @@ class Learner:
         """Take everything from a checkpoint folder; return the number of images that it had seen.
 
         Raises:
-            InputError: It is damaged, or of another network or optimiser.
+            InputError: It is damaged, or of another network, optimiser or shares of the rate.
         """
         record = read_record(folder)
-        for what in ("network", "optimizer"):
-            theirs, ours = record["recipe"].get(what), getattr(self.recipe, what)
+        saved = {"lr_shares": {}} | record["recipe"]
+        for what in ("network", "optimizer", "lr_shares"):  # the shares too: the optimiser's state is stored by position
+            theirs, ours = saved.get(what), getattr(self.recipe, what)
             if theirs != ours:
                 raise InputError(
                     f"{folder} is of the {what} {theirs}, the recipe asks for {ours}",

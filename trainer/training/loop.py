@@ -85,7 +85,7 @@ class Trainer:
         self.stems, held = hold_out(self.source.stems)
         self.held = held[:: max(1, len(held) // recipe.validate_images)]
         self.seen = 0
-        self.is_interrupted = False
+        self._wants_to_stop = self.is_interrupted = False
         self.fabric = make_fabric(recipe.precision)
         self.is_first = self.fabric.is_global_zero
         self.learner = Learner(recipe, self.fabric)
@@ -135,10 +135,11 @@ class Trainer:
             self._tell(Progress(self.seen, self.recipe.images, speed, float(loss.total)))
             if self._log and _crossed(before, self.seen, self.recipe.log_every * per_step):
                 self._log.step(self.seen, loss, rate, speed)
-            if _crossed(before, self.seen, self.recipe.checkpoint_every):
-                self._save()
+            # before saving: a run killed in between goes on from the checkpoint and would never validate here
             if _crossed(before, self.seen, self.recipe.validate_every) or self.seen >= self.recipe.images:
                 self._validate(stage.size, speed, loss)
+            if _crossed(before, self.seen, self.recipe.checkpoint_every):
+                self._save()
             self._agree_on_stopping()
             if self.is_interrupted or self.seen >= end:
                 return
@@ -159,13 +160,12 @@ class Trainer:
             self.learner.save(self.out, self.seen)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self.is_interrupted = True
+        self._wants_to_stop = True
 
     def _agree_on_stopping(self) -> None:
         # a signal reaches each process at another moment; one that stopped a step before the others would leave them waiting
-        if self.fabric.world_size > 1:
-            wants = torch.tensor(float(self.is_interrupted), device=self.fabric.device)
-            self.is_interrupted = bool(self.fabric.all_reduce(wants, reduce_op="sum"))
+        wants = torch.tensor(float(self._wants_to_stop), device=self.fabric.device)
+        self.is_interrupted = bool(self.fabric.all_reduce(wants, reduce_op="sum"))
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

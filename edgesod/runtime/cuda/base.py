@@ -130,9 +130,9 @@ class Cuda(ABC):
         with self._lock:
             if self._is_closed:
                 return
-            was_bound = self._owner is not None
+            was_bound = is_attached = self._owner is not None
             if not was_bound:
-                self._attach_or_not()
+                is_attached = self._attach_or_not()
                 self._owner = threading.get_ident()
             for function in reversed(self._before_close):
                 _quietly(function)
@@ -141,18 +141,20 @@ class Cuda(ABC):
             self._resources.clear()
             self._before_close.clear()
             self._is_closed = True
-            _quietly(self._detach)
+            if is_attached:  # or somebody else's context would be taken off the thread
+                _quietly(self._detach)
             _quietly(self._release)
             if not was_bound:
                 self._owner = None
             _OPEN.pop(id(self), None)
 
-    def _attach_or_not(self) -> None:
+    def _attach_or_not(self) -> bool:
         """Try twice, because a lost GPU cannot be bound and is let go of all the same, but a busy one can be a moment later."""
         for _ in range(2):
             with suppress(DeviceError):
                 self._attach()
-                return
+                return True
+        return False
 
     def __enter__(self) -> Cuda:
         self._block = self.bound()

@@ -148,7 +148,8 @@ class Build:
     def _read(self, graph: Graph, name: str, pointer: int) -> None:
         """Read a batch as calibration does; one that is not finite makes no range."""
         kind, shape = graph.inputs[name]
-        opt = self._config._profiles[0]._shapes.get(name, (shape, shape, shape))[1] if self._config._profiles else shape
+        profile = self._config.get_calibration_profile() or next(iter(self._config._profiles), None)
+        opt = profile._shapes.get(name, (shape, shape, shape))[1] if profile is not None else shape
         count = int(np.prod(opt))
         batch = np.frombuffer(view(pointer, count * numpy_type(kind).itemsize), numpy_type(kind))
         if not np.isfinite(batch).all():

@@ -41,12 +41,11 @@ class Runtime:
     def _mismatch(self, plan: Plan) -> str:
         machine, here = self._fake.machine, self._fake.record.number[0]
         there = int(plan.version.split(".")[0])
-        if plan.version != self._fake.record.version:
-            # a version-compatible plan runs in its own and the next major version, if its code may be run here
-            if not plan.is_version_compatible or here - there not in (0, 1):
-                return f"it was built by TensorRT {plan.version}, this is {self._fake.record.version}"
-            if not self.engine_host_code_allowed:
-                return "it is version compatible, and running the code in it is not allowed"
+        # a version-compatible plan runs in its own and the next major version, if the code in it may be run
+        if plan.version != self._fake.record.version and (not plan.is_version_compatible or here - there not in (0, 1)):
+            return f"it was built by TensorRT {plan.version}, this is {self._fake.record.version}"
+        if plan.is_version_compatible and not self.engine_host_code_allowed:
+            return "it is version compatible, and running the code in it is not allowed"
         same = plan.compute_capability == machine.compute_capability
         newer = plan.compatibility == "AMPERE_PLUS" and machine.compute_capability >= (8, 0)
         if not (same and (plan.compatibility == "SAME_COMPUTE_CAPABILITY" or plan.gpu == machine.gpu)) and not newer:
