@@ -44,7 +44,7 @@ def main(data: str, run: Path, times: int) -> None:
             time.sleep(rng.uniform(0, 1))
         else:
             _wait_until(lambda: bool(_half_written(run)))
-            time.sleep(rng.uniform(0, 0.03))
+            time.sleep(rng.uniform(0, 0.006))  # writing takes some tens of milliseconds: stay within it
         os.kill(child, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "the run ended by itself"
         kill = {"resumed_at": resumed_at, "was_writing": bool(_half_written(run)), "newest": _read_newest(run)}
