@@ -58,6 +58,7 @@ class Board:
         jetpack: Such as ``6.2``, with the rest of the version where the package says it.
         power_mode: Name of the ``nvpmodel`` in force.
         clocks: Those of the first CPU (``cpu``) and the GPU (``gpu``), where they can be read.
+        governor: How the first CPU chooses its clock, such as ``schedutil`` or ``performance``.
     """
 
     model: str | None
@@ -65,6 +66,7 @@ class Board:
     jetpack: str | None
     power_mode: str | None
     clocks: dict[str, Clock]
+    governor: str | None = None
 
     @property
     def is_jetson(self) -> bool:
@@ -101,6 +103,7 @@ def read_board(root: Path = Path("/")) -> Board:
         jetpack=_jetpack(root, l4t),
         power_mode=_power_mode(root / "usr/sbin/nvpmodel"),
         clocks={name: clock for name, clock in clocks.items() if clock is not None},
+        governor=_text(cpu / "scaling_governor"),
     )
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesod.manifest import Device, this_device, versions_here
+from edgesod.bench.environment import environment, resident_mb
+from edgesod.bench.sensor_log import SensorLog
+from edgesod.manifest import this_device
+from edgesod.processing.pictures import photograph, read_picture
+from edgesod.processing.resize import resize_image
 from edgesod.runtime import Runtime
 from edgesod.timing import UNSTABLE_CV, LatencySummary, paper_ratios
 
 WARM_UP_MS = 200.0
 MIN_ITERATIONS = 10
 MIN_DURATION_S = 3.0
+FRAME_HW = (720, 1280)
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,10 @@ class BenchReport:
         throughput_fps: Frames a second end to end, one at a time.
         frame_hw: Height and width of the frame used.
         warnings: Why the numbers should be read with care.
+        samples_ms: Every iteration's milliseconds by stage, in the order they came.
+        at_s: When each iteration ended, in seconds from the first one's beginning.
+        sensors: Temperatures, power and energy a frame (:meth:`~edgesod.bench.sensor_log.SensorLog.report`).
+        rss_mb: Resident memory of the process at the end, in 10⁶ bytes; ``None`` where the system does not tell it.
     """
 
     latency: LatencySummary
@@ -34,10 +45,13 @@ class BenchReport:
     throughput_fps: float
     frame_hw: tuple[int, int]
     warnings: tuple[str, ...]
+    samples_ms: dict[str, list[float]] = field(default_factory=dict)
+    at_s: list[float] = field(default_factory=list)
+    sensors: dict[str, Any] = field(default_factory=dict)
+    rss_mb: float | None = None
 
-    def as_dict(self, runtime: Runtime) -> dict[str, object]:
-        """Return everything as one JSON-ready object."""
-        device = this_device()
+    def as_dict(self, runtime: Runtime) -> dict[str, Any]:
+        """Return everything but the single samples as one JSON-ready object."""
         return {
             "model": runtime.recipe.model,
             "precision": runtime.precision,
@@ -48,9 +62,20 @@ class BenchReport:
             "latency_ms": self.latency.as_dict(),
             "stages_ms": {name: summary.as_dict() for name, summary in self.stages.items()},
             "paper": paper_ratios(1e3 / self.latency.p50),
+            "rss_mb": self.rss_mb,
+            "sensors": self.sensors,
             "warnings": list(self.warnings),
-            "environment": environment(device),
+            "environment": environment(this_device(), runtime.facts),
         }
+
+
+def bench_frame(path: Path | None = None, size_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Return the frame to measure with, uint8 BGR ``(H, W, 3)``: a picture file, or a photograph of 1280×720 or another size.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    return read_picture(path) if path is not None else resize_image(photograph(), size_hw or FRAME_HW, "linear")
 
 
 def bench(
@@ -68,18 +93,19 @@ def bench(
         if time.perf_counter() >= end:
             break
     samples: dict[str, list[float]] = {}
-    start = time.perf_counter()
-    done = 0
-    while done < iterations or time.perf_counter() - start < duration_s:
-        began = time.perf_counter()
-        result = runtime(frame)
-        called = time.perf_counter()
-        _ = result.mask
-        ended = time.perf_counter()
-        times = result.times_ms | {"mask": (ended - called) * 1e3, "end_to_end": (ended - began) * 1e3}
-        for name, value in times.items():
-            samples.setdefault(name, []).append(value)
-        done += 1
+    at_s: list[float] = []
+    with SensorLog() as log:
+        start = time.perf_counter()
+        while len(at_s) < iterations or time.perf_counter() - start < duration_s:
+            began = time.perf_counter()
+            result = runtime(frame)
+            called = time.perf_counter()
+            _ = result.mask
+            ended = time.perf_counter()
+            times = result.times_ms | {"mask": (ended - called) * 1e3, "end_to_end": (ended - began) * 1e3}
+            for name, value in times.items():
+                samples.setdefault(name, []).append(value)
+            at_s.append(ended - start)
     stages = {name: LatencySummary.from_ms(values) for name, values in samples.items()}
     latency = stages["inference"]
     warnings = []
@@ -88,15 +114,13 @@ def bench(
             f"inference time varies by {latency.cv:.1%} (over {UNSTABLE_CV:.1%}): something else runs here, or clocks are not fixed"
         )
     return BenchReport(
-        latency, stages, round(1e3 / stages["end_to_end"].mean, 3), (frame.shape[0], frame.shape[1]), tuple(warnings)
+        latency=latency,
+        stages=stages,
+        throughput_fps=round(1e3 / stages["end_to_end"].mean, 3),
+        frame_hw=(frame.shape[0], frame.shape[1]),
+        warnings=tuple(warnings),
+        samples_ms=samples,
+        at_s=at_s,
+        sensors=log.report(len(at_s)),
+        rss_mb=resident_mb(),
     )
-
-
-def environment(device: Device) -> dict[str, object]:
-    """Return what a number was measured on."""
-    return {
-        "cpu": device.name,
-        "architecture": device.architecture,
-        "int8_dot_product": device.int8_dot_product,
-        "versions": versions_here("edgesod", "onnxruntime", "openvino", "numpy", "opencv-python"),
-    }

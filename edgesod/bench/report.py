@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgesod.bench.measure import environment
+from edgesod.bench.environment import environment
 from edgesod.manifest import this_device
 from edgesod.runtime import Runtime
 from edgesod.stream import PipelineReport
@@ -26,11 +26,14 @@ def run_report(runtime: Runtime, pipeline: PipelineReport, **what: Any) -> dict[
         "backend": runtime.backend,
         "frames": pipeline.frames,
         "dropped": pipeline.dropped,
+        "late": pipeline.late,
+        "reconnects": pipeline.reconnects,
         "interrupted": pipeline.interrupted,
         "fps": round(pipeline.fps, 3),
         "stages_ms": {name: summary.as_dict() for name, summary in pipeline.stages_ms.items()},
+        "frame_age_ms": {name: summary.as_dict() for name, summary in pipeline.frame_age_ms.items()},
         "paper": paper_ratios(pipeline.fps),
-        "environment": environment(this_device()),
+        "environment": environment(this_device(), runtime.facts),
     } | what
 
 
@@ -39,9 +42,9 @@ def run_report_text(report: dict[str, Any]) -> tuple[str, list[tuple[Any, ...]],
     height, width = report["size"]
     who = f"{report['model']} {height}×{width} {report['precision']}, {report['backend']} on {report['environment']['cpu']}"
     headline = f"{who}: {report['frames']} frames, {report['fps']:.1f} fps end to end"
-    if report["dropped"]:
-        headline += f", {report['dropped']} dropped"
-    rows = [(name, s["p50"], s["p90"], s["p95"], s["p99"]) for name, s in report["stages_ms"].items()]
+    headline += "".join(f", {report[what]} {what}" for what in ("dropped", "late", "reconnects") if report[what])
+    times_ms = report["stages_ms"] | {f"age at {name}": age for name, age in report["frame_age_ms"].items()}
+    rows = [(name, s["p50"], s["p90"], s["p95"], s["p99"]) for name, s in times_ms.items()]
     lines = [
         f"{report['fps']:.1f} fps is {ratio:.2f} × the paper's {figure.fps:g} fps of {figure.model} "
         f"({figure.size}×{figure.size}, FP32, {figure.device}, network only)"

@@ -1,4 +1,4 @@
-"""The least time a network can take on a GPU: its arithmetic over the peak rate, its traffic over the bandwidth.
+"""The least time a network can take on a machine: its arithmetic over the peak rate, its traffic over the bandwidth.
 
 After Williams, Waterman and Patterson, "Roofline", Communications of the ACM 52(4), 2009. What is counted:
 
@@ -6,7 +6,8 @@ After Williams, Waterman and Patterson, "Roofline", Communications of the ACM 52
 - traffic: the weights, every tensor that a Conv, MaxPool or Resize reads or writes, and one operand of each Add: it, ReLU and
   Sigmoid are taken to be fused into the convolution before, Concat to be free.
 
-A GPU whose cache holds the activations has less traffic than that, so only the arithmetic is a bound that always holds.
+A GPU or CPU whose cache holds the activations has less traffic than that, so only the arithmetic is a bound that always holds.
+Peaks are a GPU's by its datasheet (:data:`PEAKS`), a CPU's as measured (:mod:`edgesod.bench.peaks`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from edgesod.errors import InputError
 from edgesod.recipe import Precision
 
 _MOVING = ("Conv", "MaxPool", "Resize")
@@ -28,22 +31,26 @@ class Work:
     Attributes:
         macs: Multiply-accumulates of the convolutions.
         weights: Numbers of weights.
-        activations: Numbers that move between memory and the GPU otherwise.
+        activations: Numbers that move between memory and processor otherwise.
     """
 
     macs: int
     weights: int
     activations: int
 
+    def num_bytes(self, precision: Precision) -> int:
+        """Return the traffic in bytes when every tensor has the type of ``precision``."""
+        return (self.weights + self.activations) * _BYTES[precision]
+
 
 @dataclass(frozen=True)
 class Peaks:
-    """What a GPU can do at most, dense, by its datasheet.
+    """What a GPU or CPU can do at most, dense.
 
     Attributes:
         gb_s: Memory bandwidth in 10⁹ bytes a second.
         fp32: 10¹² operations a second of an FP32 engine, by TF32 where the GPU has it, as TensorRT and cuDNN take it.
-        fp16: The same for FP16.
+        fp16: The same for FP16 and BF16.
         int8: The same for INT8.
     """
 
@@ -51,6 +58,10 @@ class Peaks:
     fp32: float
     fp16: float
     int8: float
+
+    def rate(self, precision: Precision) -> float:
+        """Return 10¹² operations a second at a precision."""
+        return {"fp32": self.fp32, "int8": self.int8}.get(precision, self.fp16)
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,11 @@ class Floor:
     def ms(self) -> float:
         """The larger one, which binds."""
         return max(self.compute_ms, self.memory_ms)
+
+    @property
+    def bound_by(self) -> str:
+        """What binds: ``compute`` or ``memory``."""
+        return "compute" if self.compute_ms >= self.memory_ms else "memory"
 
 
 PEAKS = {
@@ -80,6 +96,9 @@ def work_of(onnx: str | Path) -> Work:
 
     Args:
         onnx: As :func:`edgesod.export.export_model` writes it.
+
+    Raises:
+        InputError: A convolution's weights are computed (as in a Q/DQ file), or a shape is not fixed.
     """
     import onnx as onnx_package
 
@@ -97,6 +116,11 @@ def work_of(onnx: str | Path) -> Work:
             continue
         activations += sum(math.prod(shapes[name]) for name in (*node.input, *node.output) if name in shapes)
         if node.op_type == "Conv":
+            if node.input[1] not in constants or node.output[0] not in shapes:
+                raise InputError(
+                    f"the work of {onnx} cannot be counted: the weights or the size of {node.name or node.output[0]!r} are not fixed",
+                    hint="count the FP32 ONNX: an engine folder has it",
+                )
             kernel = constants[node.input[1]]  # (c_out, c_in / groups, height, width)
             macs += math.prod(shapes[node.output[0]]) * math.prod(kernel[1:])
             weights += sum(math.prod(constants[name]) for name in node.input[1:])
@@ -105,6 +129,35 @@ def work_of(onnx: str | Path) -> Work:
 
 def floor(work: Work, precision: Precision, peaks: Peaks) -> Floor:
     """Return the least time of ``work`` when every tensor has the type of ``precision``."""
-    rate = {"fp32": peaks.fp32, "int8": peaks.int8}.get(precision, peaks.fp16)
-    traffic = (work.weights + work.activations) * _BYTES[precision]
-    return Floor(2e3 * work.macs / (rate * 1e12), 1e3 * traffic / (peaks.gb_s * 1e9))
+    compute_s = 2 * work.macs / (peaks.rate(precision) * 1e12)
+    return Floor(1e3 * compute_s, 1e3 * work.num_bytes(precision) / (peaks.gb_s * 1e9))
+
+
+def standing(work: Work, precision: Precision, peaks: Peaks, measured_ms: float) -> dict[str, Any]:
+    """Return how near a measured time comes to the limit, as one JSON-ready object.
+
+    ``share`` is the floor over the measured time, 1 being the limit itself; ``intensity`` is operations a byte, and below
+    ``ridge`` memory binds; ``floors_ms`` are the least times at either precision.
+    """
+    least, moved = floor(work, precision, peaks), work.num_bytes(precision)
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    return {
+        "macs": work.macs,
+        "weights": work.weights,
+        "activations": work.activations,
+        "precision": precision,
+        "bytes": moved,
+        "intensity": round(2 * work.macs / moved, 2),
+        "ridge": round(peaks.rate(precision) * 1e3 / peaks.gb_s, 2),
+        "compute_ms": round(least.compute_ms, 4),
+        "memory_ms": round(least.memory_ms, 4),
+        "bound_by": least.bound_by,
+        "measured_ms": measured_ms,
+        "gops": round(2 * work.macs / measured_ms / 1e6, 2),
+        "share": round(least.ms / measured_ms, 4),
+        "floors_ms": {other: round(floor(work, other, peaks).ms, 4) for other in precisions},
+        "peaks": {
+            "memory_gb_s": round(peaks.gb_s, 2),
+            **{f"{other}_gops": round(peaks.rate(other) * 1e3, 2) for other in dict.fromkeys((*precisions, precision))},
+        },
+    }

@@ -1,4 +1,4 @@
-"""What ``edgesod eval`` scores: folders of maps and runtimes, each under a name of its own."""
+"""What ``edgesod eval`` scores and ``edgesod compare`` sets side by side: folders of maps and runtimes, each under a name of its own."""
 
 from __future__ import annotations
 
@@ -83,11 +83,10 @@ def collect_subjects(
     found = [Subject(_name(path), path, _name(path)) for path in maps]
     for path in engines:
         found.append(Subject(_name(path), partial(open_runtime, path, None, None, backend, threads), ""))
-    files = {"onnx": onnx, "weights": weights}
-    for kind, paths in files.items():
-        for path in paths:
-            opened = partial(_open_file, model, size if kind == "weights" else None, backend, threads, **{kind: path})
-            found.append(Subject(path.stem, opened, ""))
+    for path in onnx:
+        found.append(Subject(path.stem, partial(open_file, model, None, backend, threads, onnx=path), ""))
+    for path in weights:
+        found.append(Subject(path.stem, partial(open_file, model, size, backend, threads, weights=path), ""))
     if model is not None and not (onnx or weights):
         label = f"{model} {precision or 'int8'}"
         found.append(Subject(label, partial(open_runtime, None, model, precision, backend, threads), ""))
@@ -101,11 +100,12 @@ def collect_subjects(
             "nothing to score: --maps, --engine, --onnx, --weights or --model, each as often as you like but --model",
             hint="edgesod eval --data SOD --model u2netp --fp32",
         )
-    return _with_distinct_labels(found)
+    distinguish_labels(found)
+    return found
 
 
 @contextmanager
-def _open_file(
+def open_file(
     model: str | None,
     size: int | None,
     backend: str,
@@ -113,9 +113,11 @@ def _open_file(
     *,
     onnx: Path | None = None,
     weights: Path | None = None,
+    precision: Precision = "fp32",
 ) -> Iterator[Runtime]:
-    with recipe_and_onnx(model=model, precision="fp32", weights=weights, onnx=onnx, size=size) as (recipe, path):
-        with Runtime.from_session(open_session(path, "fp32", backend, threads), recipe) as runtime:
+    """Yield the runtime of an ONNX file, or of weights by way of one; ``precision`` is what the ONNX was written for."""
+    with recipe_and_onnx(model=model, precision=precision, weights=weights, onnx=onnx, size=size) as (recipe, path):
+        with Runtime.from_session(open_session(path, precision, backend, threads), recipe) as runtime:
             yield runtime
 
 
@@ -123,9 +125,9 @@ def _name(folder: Path) -> str:
     return folder.resolve().name.removesuffix(".tar")
 
 
-def _with_distinct_labels(subjects: list[Subject]) -> list[Subject]:
+def distinguish_labels(subjects: list[Subject]) -> None:
+    """Number the labels of subjects that share one."""
     labels = [subject.label for subject in subjects]
     for k, subject in enumerate(subjects):
         if labels.count(subject.label) > 1:
             subject.label = f"{labels[k]} ({labels[: k + 1].count(labels[k])})"
-    return subjects

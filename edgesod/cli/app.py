@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from edgesod import __version__
 from edgesod.cli import _output
 from edgesod.errors import EdgesodError
 
-from . import bench, build, calibrate, data, demo, doctor, evaluate, export, inspect, models, run, train
+from . import bench, build, calibrate, compare, data, demo, doctor, evaluate, export, inspect, models, run, train
 
 INTERRUPTED = 130
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (run, build, bench, models, inspect, doctor, demo, calibrate, export, evaluate, train):
+for command in (run, build, bench, compare, models, inspect, doctor, demo, calibrate, export, evaluate, train):
     app.command(command.NAME)(command.command)
 app.add_typer(data.app)
 
@@ -64,4 +65,13 @@ def main() -> None:
                 "run it again with EDGESOD_DEBUG=1 to see where, and report it",
             )
             code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """Exit; without the interpreter's own tidying-up where a thread is stuck in a driver, which that would crash or wait for."""
+    if any(thread.name.startswith("edgesod-") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -33,7 +33,7 @@ def read_about(path: str | Path) -> About | None:
     Raises:
         InputError: The file cannot be read as ONNX, or says something that cannot be understood.
     """
-    said = {entry.key: entry.value for entry in _load(path, with_weights=False).metadata_props}
+    said = {entry.key: entry.value for entry in load_onnx(path, with_weights=False).metadata_props}
     if _NETWORK not in said or _PREPROCESSING not in said:
         return None
     try:
@@ -55,7 +55,7 @@ def write_about(source: str | Path, target: str | Path, about: About, *, first_o
         InputError: ``source`` cannot be read as ONNX.
         OutputError: ``target`` cannot be written.
     """
-    model = _load(source, with_weights=True)
+    model = load_onnx(source, with_weights=True)
     if first_output_alone:
         del model.graph.output[1:]
         _drop_what_is_not_read(model.graph)
@@ -79,7 +79,8 @@ def _drop_what_is_not_read(graph: onnx.GraphProto) -> None:
         graph.initializer.remove(constant)
 
 
-def _load(path: str | Path, *, with_weights: bool) -> onnx.ModelProto:
+def load_onnx(path: str | Path, *, with_weights: bool) -> onnx.ModelProto:
+    """Read an ONNX file, or only what is in the file itself; raises InputError where that fails."""
     try:
         return onnx.load(str(path), load_external_data=with_weights)
     except (OSError, DecodeError) as error:

@@ -22,7 +22,8 @@ def make_tree(root: Path, **files: str) -> Path:
 
 def clocks(*, gpu_lowest: int) -> dict[str, str]:
     gpu = {f"{GPU}/cur_freq": "918000000", f"{GPU}/min_freq": str(gpu_lowest), f"{GPU}/max_freq": "918000000"}
-    return gpu | {f"{CPU}/scaling_{which}_freq": "1728000\n" for which in ("cur", "min", "max")}
+    cpu = {f"{CPU}/scaling_{which}_freq": "1728000\n" for which in ("cur", "min", "max")}
+    return gpu | cpu | {f"{CPU}/scaling_governor": "schedutil\n"}
 
 
 def test_a_jetson_says_what_it_is(tmp_path: Path) -> None:
@@ -38,6 +39,7 @@ def test_a_jetson_says_what_it_is(tmp_path: Path) -> None:
     board = read_board(tmp_path)
     assert board.is_jetson
     assert (board.model, board.l4t, board.jetpack, board.power_mode) == (model[:-1], "36.4.3", "6.2+b77", "MAXN_SUPER")
+    assert board.governor == "schedutil"
     assert board.clocks == {"cpu": Clock(1728, 1728, 1728), "gpu": Clock(918, 306, 918)}
     (warning,) = board.warnings
     assert "GPU" in warning
@@ -63,7 +65,7 @@ def test_without_its_package_jetpack_is_told_by_l4t(tmp_path: Path, release: int
 def test_a_machine_that_says_nothing_is_no_jetson(tmp_path: Path) -> None:
     board = read_board(tmp_path)
     assert not board.is_jetson
-    assert board.as_dict() == {"model": None, "l4t": None, "jetpack": None, "power_mode": None, "clocks": {}}
+    assert board.as_dict() == {"model": None, "l4t": None, "jetpack": None, "power_mode": None, "clocks": {}, "governor": None}
     assert board.warnings == ()
 
 

@@ -21,7 +21,9 @@ ORIN = Gpu(name="Orin", compute_capability=(8, 7), memory_bytes=8 << 30, is_inte
 
 def test_it_is_written_beside_the_table(tmp_path: Path) -> None:
     engine, target = make_engine(tmp_path / "secret-place" / "tiny"), tmp_path / "new" / "board.json"
-    done = edgesod("bench", "--engine", str(engine), "--duration", "0.05", "--submit", str(target), cwd=tmp_path)
+    done = edgesod(
+        "bench", "--engine", str(engine), "--duration", "0.05", "--no-roofline", "--submit", str(target), cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "fps" in done.stdout
     assert "pull request" in done.stderr
@@ -40,7 +42,7 @@ def test_what_tensorrt_built_and_a_boards_warnings_are_in_it(tmp_path: Path) -> 
     folder = make_engine(tmp_path / "tiny")
     built = TensorRtBuild(version="10.3.0", gpu=ORIN, typing="weak", layers={"fp16": 3})
     manifest = read_manifest(folder).model_copy(update={"tensorrt": built})
-    board = Board("Jetson Orin Nano", "36.4.3", "6.2", "15W", {"gpu": Clock(300, 300, 600)})
+    board = Board("Jetson Orin Nano", "36.4.3", "6.2", "15W", {"gpu": Clock(300, 300, 600)}, "schedutil")
     report = BenchReport(LatencySummary.from_ms([1, 2]), {}, 500.0, (720, 1280), ("unstable",))
     with Runtime(folder) as runtime:
         write_submission(tmp_path / "board.json", runtime, report, board, manifest)
@@ -53,6 +55,7 @@ def test_what_tensorrt_built_and_a_boards_warnings_are_in_it(tmp_path: Path) -> 
         "jetpack": "6.2",
         "power_mode": "15W",
         "clocks": {"gpu": {"mhz": 300, "lowest_mhz": 300, "highest_mhz": 600, "is_fixed": False}},
+        "governor": "schedutil",
     }
     assert len(value["warnings"]) == 2
 
@@ -61,6 +64,6 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     engine = make_engine(tmp_path / "tiny")
     (tmp_path / "file").write_text("")
     target = str(tmp_path / "file" / "board.json")
-    done = edgesod("bench", "--engine", str(engine), "--duration", "0.05", "--submit", target, cwd=tmp_path)
+    done = edgesod("bench", "--engine", str(engine), "--duration", "0.05", "--no-roofline", "--submit", target, cwd=tmp_path)
     assert done.returncode == 5
     assert "Traceback" not in done.stderr

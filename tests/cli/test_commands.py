@@ -21,7 +21,7 @@ from tests.helpers.cli import ROOT, built_engine, edgesod, engine_int8
 
 __all__ = ["engine_int8"]
 
-COMMANDS = ("run", "build", "bench", "models", "inspect", "doctor", "demo", "calibrate", "export", "eval", "train")
+COMMANDS = ("run", "build", "bench", "compare", "models", "inspect", "doctor", "demo", "calibrate", "export", "eval", "train")
 
 
 def _frames(path: Path) -> list[np.ndarray]:
