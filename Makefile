@@ -8,7 +8,7 @@ TEST = .venv-test/bin
 demo: .venv/ready  ## build the INT8 engine and run it on a short clip; see demo/
 	$(DEMO)/edgesod demo --out demo
 
-test: .venv-test/ready  ## run every test
+test: .venv-test/ready .venv-test/packages  ## run every test
 	$(TEST)/python -m pytest
 
 check: .venv-test/ready  ## lint and type-check
@@ -32,6 +32,10 @@ style: .venv-test/ready  ## format and fix what can be fixed
 	$(TEST)/pip install -q torch==2.13.0
 	$(TEST)/pip install -q -e ".[train,dev]"
 	$(TEST)/pip install -q --no-deps pysodmetrics==1.6.2
+	touch $@
+
+.venv-test/packages: tests/system-packages.txt | .venv-test/ready
+	sh scripts/system_packages.sh $<
 	touch $@
 
 clean:

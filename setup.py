@@ -31,10 +31,14 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=8.5", "cuda-python>=12.8"],  # pycuda serves as well: it has no wheels and needs the CUDA toolkit
     "web": ["fastapi>=0.110", "uvicorn>=0.29"],
     "dev": [
+        "fastapi>=0.110",  # the extra `web`
         "mypy>=1.10",
+        "playwright>=1.40",  # drives Debian's Chromium, and downloads none of its own
+        "prometheus_client>=0.17",  # its parser reads what the page writes
         "pytest>=8",
         "ruff>=0.9",
         "scikit-learn>=1.3",  # pysodmetrics needs it; pysodmetrics itself is installed by `make`, see there
+        "uvicorn>=0.29",
     ],
 }
 
@@ -53,6 +57,8 @@ setup(
         "edgesod": ["py.typed", "models/*/*"],
         "edgesod._recipes": ["*.toml"],
         "edgesod._calib": ["*.json"],
+        "edgesod.bench": ["*.css"],
+        "edgesod.web": ["static/*"],
         "trainer": ["recipes/*.toml"],
     },
     install_requires=BASE,

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up; rooms on one line may not import each other.
 LAYERS = (
-    ("errors",),
-    ("files", "types", "timing", "assets"),
+    ("errors", "buffers"),
+    ("files", "types", "timing", "assets", "sensors"),
     ("recipe",),
     ("manifest", "zoo"),
     ("processing",),
@@ -22,7 +22,7 @@ LAYERS = (
     ("runtime",),
     ("calibration", "export"),
     ("builder",),
-    ("bench",),
+    ("bench", "web"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -28,7 +28,10 @@ def test_wheel_carries_models_recipes_and_tables(tmp_path: Path) -> None:
         "edgesod/models/u2netp/u2netp.onnx",
         "edgesod/models/u2netp/u2netp.safetensors",
         "edgesod/models/u2netp/card.json",
+        "edgesod/web/static/index.html",
+        "edgesod/web/static/page.js",
         "edgesod/py.typed",
+        "edgesod/bench/page.css",
         "trainer/recipes/fast.toml",
     } <= names
     assert not {name.split("/")[0] for name in names} - {"edgesod", "trainer", wheel.name.split("-")[0] + "-0.1.0.dist-info"}
