@@ -28,8 +28,8 @@ class ShippedModel:
     Attributes:
         name: What ``--model`` takes.
         onnx: FP32 ONNX file.
-        weights: State dict, safetensors.
-        card: The model card's numbers: data, training, scores, licence.
+        weights: State dict, safetensors; in half precision where maps stay what they are.
+        card: The model card's numbers: data, training, scores, FP16's headroom, licence.
     """
 
     name: str

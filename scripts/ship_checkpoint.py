@@ -1,30 +1,49 @@
-"""Make a trained checkpoint the shipped model: EMA weights, FP32 ONNX, calibration table, model card.
+"""From a training set to the shipped model: train, then weights, FP32 ONNX, calibration table, scores and model card.
 
-    python scripts/ship_checkpoint.py --checkpoint RUN/checkpoint-000040000 --sod SOD --calib IMAGES [--note TEXT]
+    python scripts/ship_checkpoint.py --data DUTS-TR --out runs/fast                  # trains what is left, then ships
+    python scripts/ship_checkpoint.py --data DUTS-TR --checkpoint RUN/checkpoint-000040000 --sod SOD --history EARLIER/log.jsonl
 
-``SOD`` holds ``images/`` and ``masks/`` of the SOD set: it is scored, never selected on. ``IMAGES`` is a folder of training
-images for the calibration table.
+``DUTS-TR`` is laid out as its download page has it, or is any other set that ``edgesod train`` reads. Its hold-out is scored, and never
+trained or calibrated on. ``SOD`` is scored too where it is given, and never selected on. Everything is made before anything
+shipped is touched.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import os
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesod import assets
+import model_card
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
 from edgesod.calibration import calibrate
-from edgesod.errors import CheckFailed
-from edgesod.evaluation import EvaluationSet, accumulate_predictions, published_scores
-from edgesod.files import read_json, sha256_of, write_atomically
-from edgesod.recipe import recipe_for
+from edgesod.calibration.headroom import headroom, write_headroom
+from edgesod.cli import train
+from edgesod.errors import CheckFailed, EdgesodError
+from edgesod.evaluation import EvaluationSet
+from edgesod.files import sha256_of, write_atomically
+from edgesod.manifest import this_device
+from edgesod.processing.pictures import decode_picture
+from edgesod.processing.preprocess import preprocess
+from edgesod.recipe import Recipe
 from edgesod.runtime import Runtime, open_session
 from trainer import networks
+from trainer.data.split import hold_out
 from trainer.export import export_weights, network_recipe
+from trainer.training.checkpoint import checkpoints, read_record
 
+ROOT = Path(__file__).parents[1]
+LARGEST_DIFFERENCE = 1 / 255
+"""How far half-precision weights may move any pixel of a map: less than an 8-bit grey level."""
+_COMPARED = 32
 LICENCE_NOTE = (
     "Trained on DUTS-TR, whose images come from ImageNet DET and SUN and are for research; no licence file comes with them. "
     "The weights carry that note, as the authors' own do. No training image is shipped."
@@ -34,117 +53,180 @@ LICENCE_NOTE = (
 def main() -> None:
     """Write everything under ``edgesod/models/<name>/`` and ``calib/``, or nothing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--sod", type=Path, required=True)
-    parser.add_argument("--calib", type=Path, required=True)
+    parser.add_argument("--data", nargs="+", required=True, help="the training set: a folder, or tars of its parts")
+    parser.add_argument("--recipe", default="fast", help="what --out trains by: a shipped training recipe, or a TOML file")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--out", type=Path, help="run folder to train in; goes on with what is there")
+    which.add_argument("--checkpoint", type=Path, help="ship this one and train nothing")
+    parser.add_argument(
+        "--history", type=Path, nargs="*", default=[], help="log.jsonl of each run before that one, oldest first"
+    )
+    parser.add_argument("--sod", type=Path, help="the SOD set")
     parser.add_argument("--calib-images", type=int, default=128)
-    parser.add_argument("--history", type=Path, nargs="*", default=[], help="log.jsonl of each run that led here, in order")
-    parser.add_argument("--note", default="")
+    parser.add_argument("--hours", type=float, help="of all runs together; from their logs by default")
+    parser.add_argument("--hardware", default=_hardware(), help="what it was trained on; this machine by default")
+    parser.add_argument("--note", default="", help="what else the card should say of the training")
+    parser.add_argument("--into", type=Path, default=ROOT, help="checkout to write to")
     options = parser.parse_args()
 
-    record = read_json(options.checkpoint / "record.json")
-    name = record["recipe"]["network"]
+    if options.out is not None:
+        train.command(data=options.data, out=options.out, recipe=options.recipe, resume=True)
+        options.checkpoint = checkpoints(options.out)[-1]
     with tempfile.TemporaryDirectory(prefix="edgesod-ship-") as folder:
-        made = _make(options, record, Path(folder))
-        # nothing shipped is touched before all of it is there
+        made = _make(options, Path(folder))
         for source, target in made.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, source.read_bytes())
-    print(f"shipped {name}: {', '.join(str(target) for target in made.values())}")
+    print("shipped " + ", ".join(str(target) for target in made.values()))
 
 
-def _make(options: argparse.Namespace, record: dict[str, Any], work: Path) -> dict[Path, Path]:
+def _make(options: argparse.Namespace, work: Path) -> dict[Path, Path]:
     """Make every file in ``work``; return where each belongs."""
+    record = read_record(options.checkpoint)
     name = record["recipe"]["network"]
     recipe = network_recipe(name, "fp32")
+    pairs = EvaluationSet(*options.data)
+    trained_on, held = hold_out(pairs.stems)
+    pictures = _pictures(pairs, trained_on, options.calib_images, work / "DUTS-TR")
+
     weights, onnx, table_file = work / f"{name}.safetensors", work / f"{name}.onnx", work / f"{recipe.stem}.json"
-    shutil.copyfile(options.checkpoint / "ema.safetensors", weights)
-    about = networks.weights_metadata(weights)
-    if about is not None and about.preprocessing != recipe.preprocessing:
-        raise CheckFailed(f"{weights.name} was trained on other preprocessing than {recipe.name} says")
+    stored = _store(options.checkpoint / "ema.safetensors", weights, recipe, pictures)
+    _say(f"weights: {stored['stored']}, maps differ by at most {stored['largest_difference']:.1e}")
     difference = export_weights(recipe, weights, onnx)
-    print(f"exported: torch and ONNX differ by at most {difference:.1e}")
+    _say(f"exported: torch and ONNX differ by at most {difference:.1e}")
 
-    table = calibrate(onnx, recipe_for(name, "int8"), options.calib, limit=options.calib_images)
+    table = calibrate(onnx, network_recipe(name, "int8"), work / "DUTS-TR", limit=options.calib_images)
     table.write(table_file)
-    print(f"calibrated on {table.num_images} images")
+    layers = headroom(onnx, table)
+    write_headroom(layers, work / "fp16.csv")
+    highest = max(layers, key=lambda layer: layer.largest)
+    _say(f"calibrated on {table.num_images} images; the largest value is {highest.largest:.4g}")
 
-    pairs = EvaluationSet(options.sod)
+    scores, worst, made = {}, {}, []
     with Runtime.from_session(open_session(onnx, "fp32", "auto"), recipe) as runtime:
-        predictions = ((runtime(image).saliency, truth) for _, image, truth in pairs)
-        scores = accumulate_predictions(predictions).scores()
-    print(f"SOD: {scores}")
+        sets = {"hold-out": (pairs, held)}
+        if options.sod is not None:
+            sod = EvaluationSet(options.sod)
+            sets["SOD"] = (sod, sod.stems)
+        for key, (source, stems) in sets.items():
+            scores[key], worst[key] = model_card.score(runtime, source, stems)
+            made.append(work / f"worst-{key.lower()}.png")
+            model_card.write_worst(worst[key], made[-1])
+            _say(f"{key}: {scores[key]}")
+        model_card.write_photographs(runtime, work / "photographs.jpg")
+    runs, validations = model_card.read_history(_logs(options), record["images_seen"])
+    model_card.draw_history(validations, work / "curve.svg")
+    hours = [run["hours"] for run in runs]
     card = {
         "name": name,
         "parameters": networks.config(name).num_parameters,
         "sha256": {weights.name: sha256_of(weights), onnx.name: sha256_of(onnx)},
-        "data": "DUTS-TR without the hold-out sorted(stems)[::20]: 10,025 of 10,553 pairs, longest side at most 352 pixels",
+        "data": f"DUTS-TR without the hold-out sorted(stems)[::20]: {len(trained_on):,} of {len(pairs):,} pairs",
         "training": {
             "note": options.note,
             "last_recipe": record["recipe"],
-            "images_seen_by_run": [_seen(log) for log in options.history],
+            "images_seen": sum(run["images_seen"] for run in runs),
+            "hours": options.hours or (round(sum(hours), 2) if all(hours) else None),
+            "hardware": options.hardware,
+            "runs": runs,
         },
-        "hold_out": [entry for log in options.history for entry in _validations(log)],
-        "scores": {"SOD": {key: round(float(value), 4) for key, value in scores.items()}},
+        "weights": stored,
+        "fp16": {
+            "images": table.num_images,
+            "largest": highest.largest,
+            "layer": highest.layer,
+            "factor": highest.factor,
+            "layers": len(layers),
+            "stay_fp32": [layer.layer for layer in layers if not layer.fits],
+        },
+        "hold_out": validations,
+        "scores": scores,
+        "worst": {key: [{"stem": case.stem, "mae": round(case.mae, 3)} for case in cases] for key, cases in worst.items()},
         "scored_at": list(recipe.size_hw),
         "licence": LICENCE_NOTE,
     }
-    card_file, text_file = work / "card.json", work / "README.md"
-    card_file.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    text_file.write_text(_card_text(card), encoding="utf-8")
-    made = {file: assets.models() / name / file.name for file in (weights, onnx, card_file, text_file)}
-    return made | {table_file: assets.tables() / table_file.name}
-
-
-def _card_text(card: dict[str, Any]) -> str:
-    """Return the model card as Markdown."""
-    sod, (height, width) = card["scores"]["SOD"], card["scored_at"]
-    paper = published_scores(card["name"], "SOD")
-    lines = [
-        f"# {card['name']}",
-        "",
-        f"{card['parameters']:,} parameters, trained from scratch by `edgesod train`; written by `scripts/ship_checkpoint.py`.",
-        "",
-        f"- **Data**: {card['data']}.",
-        f"- **Training**: {card['training']['note']} Images seen, run after run, as last logged (every 25 steps): "
-        + ", ".join(f"{n:,}" for n in card["training"]["images_seen_by_run"])
-        + ".",
-        f"- **Licence**: {card['licence']}",
-        "",
-        f"## SOD, {sod['n']:.0f} images, {height}×{width}, FP32, maps stretched min–max as published evaluations do",
-        "",
-        "| score | here | the paper's |",
-        "|---|---|---|",
-        f"| max-F (of mean precision and recall) | {sod['max_f']:.3f} | {paper['max_f']:.3f} |",
-        f"| MAE | {sod['mae']:.3f} | {paper['mae']:.3f} |",
-        f"| maximum of the mean F curve | {sod['max_f_mean']:.3f} | – |",
-        f"| weighted F | {sod['weighted_f']:.3f} | – |",
-        f"| S-measure | {sod['s_measure']:.3f} | – |",
-        "",
-        "SOD was scored, never selected on. Few images were seen: expect missed and partial subjects, most of all against cluttered "
-        "backgrounds, and with several subjects.",
-        "",
-        "## Hold-out of DUTS-TR while training (EMA weights, about 100 images, at the training size, not stretched)",
-        "",
-        "| images seen in the run | size | max-F | MAE |",
-        "|---|---|---|---|",
-        *(f"| {v['seen']:,} | {v['validation_size']} | {v['max_f']:.3f} | {v['mae']:.3f} |" for v in card["hold_out"]),
-        "",
+    (work / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (work / "README.md").write_text(model_card.card_text(card), encoding="utf-8")
+    beside = [
+        weights,
+        onnx,
+        *made,
+        *(work / file for file in ("card.json", "README.md", "curve.svg", "photographs.jpg", "fp16.csv")),
     ]
-    return "\n".join(lines)
+    folder = options.into / "edgesod" / "models" / name
+    return {file: folder / file.name for file in beside} | {table_file: options.into / "calib" / table_file.name}
 
 
-def _entries(log: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+def _pictures(pairs: EvaluationSet, stems: Sequence[str], count: int, folder: Path) -> list[Path]:
+    """Copy pictures that were trained on into a folder, evenly spread over them; return the files."""
+    folder.mkdir()
+    count = min(count, len(stems))
+    found = []
+    for stem in (stems[k * len(stems) // count] for k in range(count)):
+        place = pairs.images[stem]
+        found.append(folder / (stem.replace(os.sep, "-") + Path(place.name).suffix))
+        found[-1].write_bytes(place.read())
+    return found
 
 
-def _seen(log: Path) -> int:
-    return max(int(entry["seen"]) for entry in _entries(log))
+def _store(source: Path, target: Path, recipe: Recipe, pictures: Sequence[Path]) -> dict[str, Any]:
+    """Write weights in half precision where maps stay what they are, else as they are; say which and why.
+
+    Batch normalisation stays FP32: its statistics reach below what FP16 holds, and they are a hundredth of the file.
+    """
+    about = networks.weights_metadata(source)
+    if about is None:
+        raise CheckFailed(
+            f"{source} does not say what it was trained on", hint="it is from before weights said so: train again"
+        )
+    if about.preprocessing != recipe.preprocessing:
+        raise CheckFailed(f"{source} was trained on other preprocessing than {recipe.name} says")
+    state = load_file(source)
+    halved = {key: value.half() if value.is_floating_point() and value.ndim > 1 else value for key, value in state.items()}
+    save_file(halved, target, about.to_strings())
+    sample = pictures[:: max(1, len(pictures) // _COMPARED)]
+    largest = _largest_difference(recipe, source, target, sample)
+    if not largest < LARGEST_DIFFERENCE:  # also where it is not a number
+        target.write_bytes(source.read_bytes())
+        why = f"In FP16 a pixel of {len(sample)} maps moved by {largest:.1e}, more than 1/255."
+        return {"stored": "FP32", "largest_difference": 0.0, "why": why}
+    why = f"Against FP32 weights no pixel of {len(sample)} maps moves by more than {largest:.1e} (bound: 1/255)."
+    return {"stored": "FP16 but for batch normalisation", "largest_difference": largest, "why": why}
 
 
-def _validations(log: Path) -> list[dict[str, float]]:
-    kept = ("seen", "validation_size", "max_f", "max_f_mean", "mae")
-    return [{key: entry[key] for key in kept} for entry in _entries(log) if "max_f" in entry]
+@torch.no_grad()
+def _largest_difference(recipe: Recipe, one: Path, other: Path, pictures: Sequence[Path]) -> float:
+    both = [networks.create(recipe.model).eval() for _ in range(2)]
+    for network, file in zip(both, (one, other), strict=True):
+        networks.load_weights(network, file)
+    found = []
+    for picture in pictures:
+        x = torch.from_numpy(preprocess(decode_picture(picture.read_bytes(), str(picture)), recipe))
+        left, right = (torch.sigmoid(network(x)[0]) for network in both)
+        found.append(float((left - right).abs().max()))
+    return float(np.max(found))  # not a number where one is
+
+
+def _logs(options: argparse.Namespace) -> list[Path]:
+    own = options.checkpoint.parent / "log.jsonl"
+    earlier = [log for log in options.history if log.resolve() != own.resolve()]
+    return [*earlier, own] if own.is_file() else earlier
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
+    return f"{os.cpu_count()} cores of {this_device().name}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EdgesodError as error:
+        sys.exit(f"{error}\n{error.hint}" if error.hint else str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

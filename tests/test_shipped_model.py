@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import re
+
 import cv2
 import numpy as np
 import onnx
@@ -30,7 +33,7 @@ def test_card_table_and_recipes_belong_to_the_files(name: str) -> None:
         assert model.card["sha256"][path.name] == sha256_of(path)
     table = read_table(assets.tables() / f"{name}-320.json")
     check_table(table, model.onnx, recipe_for(name, "int8"))
-    assert table.num_images >= 32
+    assert table.num_images >= 128
     assert {recipe_for(name, p).precision for p in ("fp32", "fp16", "bf16", "int8")} == {"fp32", "fp16", "bf16", "int8"}
     network = networks.create(name)
     assert model.card["parameters"] == sum(p.numel() for p in network.parameters())
@@ -38,6 +41,22 @@ def test_card_table_and_recipes_belong_to_the_files(name: str) -> None:
     graph = onnx.load(str(model.onnx))
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 17)]
     assert not {node.op_type for node in graph.graph.node} & {"Shape", "Gather", "Unsqueeze", "Slice", "Constant"}
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_layer_has_its_fp16_verdict_and_the_card_its_pictures(name: str) -> None:
+    model = zoo.shipped(name)
+    folder = model.onnx.parent
+    with open(folder / "fp16.csv", encoding="utf-8") as file:
+        written = {row["layer"]: (float(row["largest"]), row["verdict"]) for row in csv.DictReader(file)}
+    nodes = {node.name for node in onnx.load(str(model.onnx)).graph.node}
+    assert written.keys() == nodes
+    ranges = read_table(assets.tables() / f"{name}-320.json").ranges
+    largest = max(abs(value) for by_method in ranges.values() for value in by_method["minmax"])
+    assert max(value for value, _ in written.values()) == pytest.approx(largest, rel=1e-4)
+    assert all((verdict == "fits") == (value <= 65504 / 8) for value, verdict in written.values())
+    linked = re.findall(r"\]\(([^):]+)\)", (folder / "README.md").read_text(encoding="utf-8"))
+    assert all((folder / file).is_file() for file in linked)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

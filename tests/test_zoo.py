@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import threading
@@ -158,3 +159,14 @@ def test_models_lists_official_weights_beside_the_shipped(capsys: pytest.Capture
     assert "u2netp" in capsys.readouterr().out
     with pytest.raises(InputError, match="no official weights of 'basnet'"):
         models.command(fetch="basnet")
+
+
+def test_a_model_that_was_not_scored_on_sod_is_listed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = zoo.shipped("u2netp")
+    scores = {"hold-out": model.card["scores"]["SOD"]}
+    monkeypatch.setattr(zoo, "shipped", lambda _: dataclasses.replace(model, card=model.card | {"scores": scores}))
+    models.command()
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "1131181" in line]
+    assert row.count("–") == 2

@@ -113,7 +113,7 @@ def draw_drifts(drifts: Sequence[LayerDrift], path: str | Path, title: str = "")
         rotation=90,  # upright, the names of neighbours do not overlap
         fontsize=7,
     )
-    axes.set(ylabel="mean |map − FP32 map|, this layer alone quantised", title=title)
+    axes.set(ylabel="mean |map − FP32 map|", title=title)
     axes.grid(axis="y", alpha=0.3)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)

@@ -56,10 +56,16 @@ def _list(as_json: bool) -> None:
     for name in zoo.names():
         model = zoo.shipped(name)
         recipes = sorted(path.stem for path in assets.recipes().glob(f"{name}-*.toml"))
-        sod = model.card["scores"]["SOD"]
+        sod = model.card["scores"].get("SOD", {})  # whoever retrains it need not have that set
         records.append({"name": name, "recipes": recipes, "card": model.card})
         rows.append(
-            (name, model.card["parameters"], sod["max_f"], sod["mae"], ", ".join(r.removeprefix(f"{name}-") for r in recipes))
+            (
+                name,
+                model.card["parameters"],
+                sod.get("max_f", "–"),
+                sod.get("mae", "–"),
+                ", ".join(r.removeprefix(f"{name}-") for r in recipes),
+            )
         )
     official, official_rows = [], []
     for weights in zoo.OFFICIAL:

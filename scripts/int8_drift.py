@@ -1,0 +1,184 @@
+"""Measure how far INT8 drifts from FP32 on a scored set, in every place that computes it, and hold it against the bounds.
+
+    python scripts/int8_drift.py --data SOD                           # the shipped model, table and recipe
+    python scripts/int8_drift.py --data DUTS-TR --hold-out --score-images 60 --float-nodes '/network/stage1/*'
+
+Two files are written, as ``edgesod build --int8`` writes them: unsigned for CPUs, run in OpenVINO and ONNX Runtime; and symmetric
+signed as TensorRT will read it, run in ONNX Runtime, which computes what is written. One JSON object goes to stdout, the table
+to the document when a whole set was scored; the exit code is 1 where a drift is beyond its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from documents import replace_between, say
+
+from edgesod import assets, zoo
+from edgesod.builder.job import FP32, Job
+from edgesod.calibration.schemes import Scheme
+from edgesod.calibration.table import check_table, read_table
+from edgesod.errors import EdgesodError
+from edgesod.evaluation import EvaluationSet, SodScorer
+from edgesod.recipe import Precision, Recipe, load_recipe, recipe_for
+from edgesod.runtime import Runtime, open_session
+from trainer.data.split import hold_out as held_out
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "calibration.md"
+BEGIN, END = "<!-- drift: written by scripts/int8_drift.py -->", "<!-- end of drift -->"
+RUNS: tuple[tuple[Scheme, str], ...] = (("cpu", "openvino"), ("cpu", "onnxruntime"), ("tensorrt", "onnxruntime"))
+BOUNDS: dict[Scheme, dict[str, float]] = {
+    "cpu": {"max_f": 0.005, "mae": 0.002},
+    "tensorrt": {"max_f": 0.01, "mae": 0.004},
+}
+
+
+class Pictures:
+    """What is scored: a set, its hold-out, or some of either evenly spread; and FP32's maps once they are there."""
+
+    def __init__(self, data: Path, count: int | None = None, *, hold_out: bool = False) -> None:
+        self.pairs = EvaluationSet(data)
+        stems = held_out(self.pairs.stems)[1] if hold_out else self.pairs.stems
+        self.of = len(stems)
+        count = min(count or self.of, self.of)
+        self.stems = [stems[k * self.of // count] for k in range(count)]
+        self.name = data.resolve().name.removesuffix(".tar") + ("'s hold-out" if hold_out else "")
+        self.reference: list[np.ndarray] = []
+
+
+def main() -> int:
+    """Measure, print, write; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="set to score on, such as SOD")
+    parser.add_argument("--score-images", type=int, help="how many of it, evenly spread; all by default")
+    parser.add_argument("--hold-out", action="store_true", help="score the hold-out of a training set alone, every 20th stem")
+    parser.add_argument("--model", default="u2netp", choices=zoo.names())
+    parser.add_argument("--onnx", type=Path, help="FP32 ONNX; the shipped one by default")
+    parser.add_argument("--table", type=Path, help="its calibration table; the shipped one by default")
+    parser.add_argument("--recipe", type=Path, help="INT8 recipe; the shipped one by default")
+    parser.add_argument("--float-nodes", nargs="*", help="layers to leave in float, in place of the recipe's")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the table is written once a whole set is scored")
+    options = parser.parse_args()
+
+    recipe = load_recipe(options.recipe) if options.recipe else recipe_for(options.model, "int8")
+    onnx = options.onnx or zoo.shipped(options.model).onnx
+    if options.float_nodes is not None:
+        recipe = quantised_by(recipe, float_nodes=tuple(options.float_nodes))
+    table_file = options.table or assets.tables() / f"{recipe.stem}.json"
+    table = read_table(table_file)
+    check_table(table, onnx, recipe)
+    pictures = Pictures(options.data, options.score_images, hold_out=options.hold_out)
+    say(f"FP32 on {len(pictures.stems)} pictures")
+    with open_runtime(onnx, recipe, "fp32", "onnxruntime", options.threads) as runtime:
+        fp32 = score(runtime, pictures)
+    found: dict[str, Any] = {
+        "set": pictures.name,
+        "scored": len(pictures.stems),
+        "of": pictures.of,
+        "onnx": table.onnx_sha256,
+        "calibration_images": table.num_images,
+        "method": recipe.quantisation.method,
+        "float_nodes": recipe.quantisation.float_nodes,
+        "fp32": fp32,
+        "int8": [],
+    }
+    for scheme, backend in RUNS:
+        say(f"INT8, {scheme} scheme in {backend}")
+        with int8_runtime(onnx, recipe, table_file, scheme, backend, options.threads) as runtime:
+            scores = score(runtime, pictures)
+        drift = {f"{key}_drift": abs(scores[key] - fp32[key]) for key in BOUNDS[scheme]}
+        holds = all(drift[f"{key}_drift"] <= bound for key, bound in BOUNDS[scheme].items())
+        found["int8"].append(
+            {"scheme": scheme, "backend": backend, **scores, **drift, "bounds": BOUNDS[scheme], "holds": holds}
+        )
+    lines = table_of(found)
+    say("\n".join(lines))
+    print(json.dumps(found, indent=1))
+    if found["scored"] == found["of"] and not options.hold_out:
+        replace_between(options.document, BEGIN, END, lines)
+    return 0 if all(row["holds"] for row in found["int8"]) else 1
+
+
+def open_runtime(onnx: Path, recipe: Recipe, precision: Precision, backend: str, threads: int | None) -> Runtime:
+    """Open an ONNX file with the recipe's pre- and postprocessing."""
+    return Runtime.from_session(open_session(onnx, precision, backend, threads), recipe)
+
+
+@contextmanager
+def int8_runtime(
+    onnx: Path, recipe: Recipe, table_file: Path, scheme: Scheme, backend: str, threads: int | None
+) -> Iterator[Runtime]:
+    """Open the INT8 version of an FP32 ONNX, written as a build on this machine would write it."""
+    with tempfile.TemporaryDirectory(prefix="edgesod-drift-") as folder:
+        work = Path(folder)
+        shutil.copyfile(onnx, work / FP32)
+        job = Job(recipe, onnx, work, table_file, on_step=lambda _: None, on_progress=lambda _done, _total: None)
+        path = work / job.write_onnx("cpu-qdq" if scheme == "cpu" else "qdq")
+        with open_runtime(path, recipe, "int8", backend, threads) as runtime:
+            yield runtime
+
+
+def quantised_by(recipe: Recipe, **changes: Any) -> Recipe:
+    """Return a recipe with another method or other layers left in float."""
+    return recipe.model_copy(update={"quantisation": recipe.quantisation.model_copy(update=changes)})
+
+
+def score(runtime: Runtime, pictures: Pictures) -> dict[str, float]:
+    """Score a runtime, with the mean distance of its maps to those of the first that was asked, which is FP32, and its time."""
+    scorer, distances, times = SodScorer(), [], []
+    is_first = not pictures.reference
+    for k, stem in enumerate(pictures.stems):
+        image, truth = pictures.pairs.read(stem)
+        result = runtime(image)
+        times.append(result.times_ms["inference"])
+        scorer.add(result.saliency, truth, stretch=True)
+        if is_first:
+            pictures.reference.append(np.array(result.map_hw, np.float32))
+        distances.append(float(np.abs(result.map_hw - pictures.reference[k]).mean()))
+    scores = scorer.scores()
+    return {
+        "map_mae": float(np.mean(distances)),
+        "max_f": scores["max_f"],
+        "mae": scores["mae"],
+        "inference_ms": float(np.median(times)),
+    }
+
+
+def table_of(found: dict[str, Any]) -> list[str]:
+    """Return the table in Markdown."""
+    kept = f", {len(found['float_nodes'])} patterns of layers left in float" if found["float_nodes"] else ""
+    lines = [
+        f"{found['scored']} of {found['of']} images of {found['set']}, `{found['method']}` ranges of "
+        f"{found['calibration_images']} images{kept}.",
+        "",
+        "| | max-F | MAE | drift of max-F | drift of MAE | maps differ by | ms, median |",
+        "|---|---|---|---|---|---|---|",
+        f"| FP32, onnxruntime | {found['fp32']['max_f']:.4f} | {found['fp32']['mae']:.4f} | | | | {found['fp32']['inference_ms']:.1f} |",
+    ]
+    for row in found["int8"]:
+        drifts = [
+            f"{row[f'{key}_drift']:.4f} ({'≤' if row[f'{key}_drift'] <= bound else '>'} {bound:.3f})"
+            for key, bound in row["bounds"].items()
+        ]
+        lines.append(
+            f"| INT8, {row['scheme']} scheme, {row['backend']} | {row['max_f']:.4f} | {row['mae']:.4f} | {' | '.join(drifts)} | "
+            f"{row['map_mae']:.4f} | {row['inference_ms']:.1f} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except EdgesodError as error:
+        sys.exit(str(error))

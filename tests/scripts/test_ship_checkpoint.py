@@ -1,0 +1,158 @@
+"""From a training set as its download page has it to the shipped files, by the command that the README names."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edgesod.calibration.table import check_table, read_table
+from edgesod.files import sha256_of
+from edgesod.processing.pictures import photograph
+from edgesod.processing.preprocess import preprocess
+from edgesod.recipe import recipe_for
+from tests.helpers.pairs import write_pairs
+from trainer import networks
+
+ROOT = Path(__file__).parents[2]
+NUM_PAIRS = 22  # two of them held out
+RECIPE = """
+network = "u2netp"
+precision = "fp32"
+validate_every = 4
+[[stages]]
+images = 8
+size = 32
+batch = 4
+lr = 1e-3
+"""
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The scripts' folder, from which they find each other."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return ROOT / "scripts"
+
+
+@pytest.fixture
+def ship(scripts: Path) -> ModuleType:
+    import ship_checkpoint
+
+    return ship_checkpoint
+
+
+@pytest.fixture
+def card(scripts: Path) -> ModuleType:
+    import model_card
+
+    return model_card
+
+
+def as_downloaded(folder: Path) -> Path:
+    """Write a set in the layout of DUTS-TR's download page."""
+    write_pairs(folder, NUM_PAIRS)
+    (folder / "images").rename(folder / "DUTS-TR-Image")
+    (folder / "masks").rename(folder / "DUTS-TR-Mask")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_readmes_command_trains_and_ships(tmp_path: Path) -> None:
+    (line,) = re.findall(
+        r"^python (scripts/ship_checkpoint\.py .*?)\s*(?:#.*)?$", (ROOT / "README.md").read_text("utf-8"), re.M
+    )
+    data, run, shipped = as_downloaded(tmp_path / "DUTS-TR"), tmp_path / "run", tmp_path / "shipped"
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    words = [{"DUTS-TR": str(data), "runs/fast": str(run)}.get(word, word) for word in shlex.split(line)]
+    assert str(data) in words
+    assert str(run) in words
+    words += ["--recipe", str(tmp_path / "tiny.toml"), "--calib-images", "2", "--into", str(shipped)]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+
+    folder, table_file = shipped / "edgesod" / "models" / "u2netp", shipped / "calib" / "u2netp-320.json"
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert card["sha256"] == {file.name: sha256_of(file) for file in (folder / "u2netp.safetensors", folder / "u2netp.onnx")}
+    assert card["training"]["images_seen"] == 8
+    assert [entry["seen"] for entry in card["hold_out"]] == [4, 8]
+    assert card["data"].endswith("20 of 22 pairs")
+    assert card["scores"].keys() == {"hold-out"}
+    assert card["scores"]["hold-out"]["n"] == 2
+    assert {case["stem"] for case in card["worst"]["hold-out"]} == {"000", "020"}
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"\]\(([^):]+)\)", text)
+    assert {"curve.svg", "photographs.jpg", "worst-hold-out.png", "fp16.csv"} <= set(pictures)
+    assert all((folder / file).is_file() for file in pictures)
+    recipe = recipe_for("u2netp", "int8")
+    check_table(read_table(table_file), folder / "u2netp.onnx", recipe)
+
+    # torch on the stored weights, and the ONNX, see the same; and what was stored are the averages that the run ended with
+    network = networks.create("u2netp").eval()
+    networks.load_weights(network, folder / "u2netp.safetensors")
+    x = preprocess(photograph(), recipe)
+    with torch.no_grad():
+        expected = torch.sigmoid(network(torch.from_numpy(x))[0]).numpy()
+    session = onnxruntime.InferenceSession(folder / "u2netp.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: x})[0], expected, atol=1e-5)
+    averages = load_file(run / "checkpoint-000000008" / "ema.safetensors")
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, averages[name], rtol=1e-3, atol=1e-6)
+    assert (folder / "u2netp.safetensors").stat().st_size < 0.6 * (
+        run / "checkpoint-000000008" / "ema.safetensors"
+    ).stat().st_size
+
+
+def test_weights_that_fp16_cannot_hold_are_shipped_as_they_are(tmp_path: Path, ship: ModuleType) -> None:
+    recipe, source, target = recipe_for("u2netp", "fp32"), tmp_path / "ema.safetensors", tmp_path / "u2netp.safetensors"
+    network = networks.create("u2netp")
+    with torch.no_grad():
+        network.stage1.rebnconvin.conv_s1.weight.mul_(1e7)  # batch normalisation behind it takes that out again, FP16 cannot
+        network.stage1.rebnconvin.bn_s1.running_var.fill_(1e14)
+    about = networks.WeightsMetadata("u2netp", recipe.preprocessing)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, source, about.to_strings())
+    cv2.imwrite(str(tmp_path / "photograph.png"), photograph())
+    stored = ship._store(source, target, recipe, [tmp_path / "photograph.png"])
+    assert stored["stored"] == "FP32"
+    assert target.read_bytes() == source.read_bytes()
+
+
+def test_history_counts_over_runs_and_ends_with_the_checkpoint(tmp_path: Path, card: ModuleType) -> None:
+    scores = {"validation_size": 32, "max_f": 0.5, "max_f_mean": 0.4, "mae": 0.2, "blank": 0.0}
+    first = [{"seen": 3600, "loss": 1.0, "images_per_s": 1.0}, {"seen": 4000, **scores}]
+    second = [{"seen": 7200, "loss": 1.0, "images_per_s": 4.0}, {"seen": 7200, **scores}, {"seen": 9000, **scores}]
+    logs = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
+    for log, entries in zip(logs, (first, second), strict=True):
+        log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    runs, validations = card.read_history(logs, last_seen=8000)
+    assert runs == [{"images_seen": 4000, "hours": 1.0}, {"images_seen": 8000, "hours": 0.5}]
+    assert [entry["seen"] for entry in validations] == [4000, 11200]
+
+
+def test_worst_cases_are_the_worst_and_in_order(tmp_path: Path, card: ModuleType) -> None:
+    from edgesod.evaluation import EvaluationSet
+    from edgesod.types import Result
+
+    pairs = EvaluationSet(write_pairs(tmp_path / "set", 12))
+    wrong = dict(zip(pairs.stems, np.random.default_rng(0).permutation(12) / 12, strict=True))
+    shown = iter(pairs.stems)
+
+    def runtime(_: np.ndarray) -> Result:
+        stem = next(shown)
+        truth = pairs.read(stem)[1] > 127
+        return Result(np.abs(truth - np.float32(wrong[stem])), truth.shape)
+
+    _, worst = card.score(runtime, pairs, pairs.stems)
+    assert [case.stem for case in worst] == sorted(wrong, key=lambda stem: -wrong[stem])[:8]
+    np.testing.assert_allclose([case.mae for case in worst], sorted(wrong.values(), reverse=True)[:8], atol=1e-6)
