@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import re
 
-SOURCES = "0 · camera:0 · v4l2:///dev/video0 · rtsp://… · http://… · clip.mp4 · picture.jpg · folder/ · img_%04d.png"
+SOURCES = (
+    "0 · camera:0 · v4l2:///dev/video0 · csi://0 · rtsp://… · http://… · clip.mp4 · picture.jpg · folder/ · img_%04d.png · "
+    "- (raw BGR) · synthetic://"
+)
 """What :func:`edgesod.open_source` takes, for messages."""
 
-SINKS = "out.mp4 (.mov, .mkv) · out.png (.jpg, .webp, .bmp, .tiff) · folder/ · out_%04d.png · null"
+SINKS = "out.mp4 (.mov, .mkv) · out.png (.jpg, .webp, .bmp, .tiff) · folder/ · out_%04d.png · - (raw) · ring://NAME · display://0 · null"
 """What :func:`edgesod.open_sink` takes, for messages."""
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv"))
 """Containers a sink can write; a source opens whatever FFmpeg reads."""
 
+NETWORK = frozenset(("rtsp", "rtsps", "http", "https"))
+"""Schemes of sources elsewhere; their queries belong to the server."""
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NUMBER = re.compile(r"%0?(\d*)[di]")
+_SECRET = re.compile(r"(?<![a-z])(?:user(?:name)?|pass(?:word|wd)?|pwd|token|key|secret|auth)[=:][^/]*", re.IGNORECASE)
 
 
 def scheme_of(uri: str) -> str:
@@ -24,14 +31,21 @@ def scheme_of(uri: str) -> str:
 
 
 def redacted(uri: str) -> str:
-    """Return ``uri`` without user, password and query.
+    """Return ``uri`` without user, password, query and fragment.
 
     Everything up to the last ``@`` goes, because a password may hold any sign; the query goes, because cameras take
-    tokens there.
+    tokens there; and what follows ``user=`` or ``password=`` within a path, where cheap cameras want their login.
     """
     if not scheme_of(uri):
         return uri
-    return re.sub(r"\?.*", "?…", re.sub(r"(?<=://).*@", "***@", uri, flags=re.DOTALL), flags=re.DOTALL)
+    shown = re.sub(r"(?<=://).*@", "***@", uri, flags=re.DOTALL)
+    return re.sub(r"[?#].*", "?…", _SECRET.sub("***", shown), flags=re.DOTALL)
+
+
+def split_query(uri: str) -> tuple[str, str]:
+    """Return what stands before and after the last ``?``; the second part is empty where there is none."""
+    before, mark, query = uri.rpartition("?")
+    return (before, query) if mark else (uri, "")
 
 
 def is_sequence(name: str) -> bool:

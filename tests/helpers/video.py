@@ -17,6 +17,8 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from skimage import data
 
+from edgesod.types import Frame
+
 TICK = Fraction(1, 90_000)
 _BITS = 10
 _BLOCK = 8
@@ -48,11 +50,18 @@ def stamp_of(image: NDArray[np.uint8]) -> int:
 
 
 def write_clip(
-    path: Path, images: Sequence[NDArray[np.uint8]], *, times_s: Iterable[float] | None = None, rotation: int = 0
+    path: Path,
+    images: Sequence[NDArray[np.uint8]],
+    *,
+    times_s: Iterable[float] | None = None,
+    rotation: int = 0,
+    keyframe_every: int = 250,
 ) -> Path:
     """Write H.264 with its index up front, 25 frames a second unless ``times_s`` says when each comes; return ``path``."""
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "16"})
+        stream: Any = container.add_stream(
+            "libx264", rate=25, options={"preset": "ultrafast", "crf": "16", "g": str(keyframe_every)}
+        )
         stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], "yuv420p"
         stream.time_base = stream.codec_context.time_base = TICK
         if rotation:
@@ -69,6 +78,12 @@ def presentation_times(path: Path) -> list[float]:
     """Return every frame's time in seconds, in order, as PyAV reads it."""
     with av.open(str(path)) as container:
         return [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
+
+
+def gather(source: Iterable[Frame], frames: list[Frame]) -> None:
+    """Add to ``frames`` what a source yields; they stay there when it raises."""
+    for frame in source:
+        frames.append(frame)
 
 
 def shared_clip(name: str) -> Path:
