@@ -1,145 +1,164 @@
-"""What a frame and its result look like to a person: in 8-bit arithmetic, because at 720p floats cost ten times as much."""
+"""What a frame and its result look like to a person."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from edgesod.buffers import POOL
 from edgesod.errors import InputError, UsageError
+from edgesod.processing.blending import (
+    Colour,
+    Picture,
+    Region,
+    blend,
+    blurred_background,
+    copy_of,
+    opacity_table,
+    plain,
+    region_of,
+)
 from edgesod.types import Result
-
-if TYPE_CHECKING:
-    from cv2.typing import MatLike  # what OpenCV's stubs say its functions return
-
-Picture = NDArray[np.uint8]
-Colour = tuple[int, int, int]
 
 _TINT_BGR: Colour = (230, 40, 255)  # a magenta that few pictures hold
 _TINT_STRENGTH = 0.45
 _GREEN_BGR: Colour = (64, 177, 0)
-_STRIP_ROWS = 64
-_BLUR_SIDE = 320
-_BLUR_KERNEL = 15
+_IDENTITY = np.arange(256, dtype=np.uint8)
 
 
-def apply_effect(name: str, image: Picture, result: Result) -> Picture:
+def apply_effect(name: str, image: Picture, result: Result, background: Picture | None = None) -> Picture:
     """Draw an effect.
 
     Args:
         name: One of :data:`EFFECTS`. ``overlay`` tints the subject and draws its outline, ``mask`` is the mask in white on
             black, ``cutout`` is the frame with everything but the subject transparent, ``blur`` throws the background out
-            of focus, ``green`` puts the subject before a green screen.
+            of focus, ``green`` puts the subject before a green screen, ``replace`` before another picture, ``outline`` draws
+            around it, and ``box`` draws the box of the largest subject and a cross on its centroid.
         image: The frame, uint8 BGR ``(H, W, 3)``; not changed.
         result: What the network made of it.
+        background: For ``replace``: uint8 BGR of any size, scaled to cover the frame and cut to it around its centre.
 
     Returns:
         uint8 BGR ``(H, W, 3)``; for ``cutout`` uint8 BGRA ``(H, W, 4)`` with straight (not premultiplied) alpha. Never the
         frame itself.
 
     Raises:
-        UsageError: There is no such effect.
+        UsageError: There is no such effect, or ``replace`` has no background.
         InputError: ``image`` is not a frame of the result's size.
     """
-    if name not in _DRAW:
-        raise UsageError(f"there is no effect {name!r}", hint=f"effects: {', '.join(EFFECTS)}")
+    check_effect(name, has_background=background is not None)
     if image.shape != (*result.size_hw, 3) or image.dtype != np.uint8:
         raise InputError(f"the result belongs to a uint8 frame {(*result.size_hw, 3)}, this one is {image.dtype} {image.shape}")
-    return np.asarray(_DRAW[name](image, result), np.uint8)
+    if name == "replace" and background is not None:
+        return _before(copy_of(cover(background, result.size_hw)), image, result)
+    return _DRAW[name](image, result)
+
+
+def check_effect(name: str, *, has_background: bool) -> None:
+    """Raise UsageError unless there is such an effect and what it needs."""
+    if name not in EFFECTS:
+        raise UsageError(f"there is no effect {name!r}", hint=f"effects: {', '.join(EFFECTS)}")
+    if name == "replace" and not has_background:
+        raise UsageError("the effect 'replace' needs a background", hint="--background FILE, a picture or a video")
+
+
+def cover(picture: Picture, size_hw: tuple[int, int]) -> Picture:
+    """Scale a picture, uint8 BGR ``(H, W, 3)``, until it covers a size, and cut it to that around its centre."""
+    height, width = size_hw
+    scale = max(height / picture.shape[0], width / picture.shape[1])
+    # cut first: what is cut away need not be scaled
+    h, w = (max(1, round(side / scale)) for side in size_hw)
+    top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
+    part = picture[max(0, top) : max(0, top) + h, max(0, left) : max(0, left) + w]
+    if part.shape[:2] == size_hw:
+        return part
+    covering = POOL.empty((*size_hw, 3))
+    cv2.resize(part, (width, height), covering, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return covering
 
 
 def composite(bgra: Picture, background_bgr: Colour = (255, 255, 255)) -> Picture:
     """Lay a cutout, uint8 BGRA ``(H, W, 4)`` with straight alpha, on a plain colour; return uint8 BGR ``(H, W, 3)``."""
-    alpha = cv2.extractChannel(bgra, 3)
-    height, width = alpha.shape
+    height, width = bgra.shape[:2]
+    under = plain((height, width), background_bgr)
     subject = cv2.cvtColor(bgra, cv2.COLOR_BGRA2BGR)
-    return np.asarray(_blend(subject, _plain((height, width), background_bgr), alpha), np.uint8)
+    blend(np.asarray(subject, np.uint8), under, bgra[:, :, 3], _IDENTITY, (slice(0, height), slice(0, width)))
+    return under
 
 
-def _overlay(image: Picture, result: Result) -> MatLike:
-    tinted = _blend(_plain(result.size_hw, _TINT_BGR), image, _alpha(result, _TINT_STRENGTH))
-    outlines, _ = cv2.findContours(result.mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    width = max(1, round(min(result.size_hw) / 360))
-    return cv2.drawContours(tinted, outlines, -1, _TINT_BGR, width, cv2.LINE_AA)
+def _overlay(image: Picture, result: Result) -> Picture:
+    table = opacity_table(result.threshold, _TINT_STRENGTH)
+    picture, region = copy_of(image), region_of(result, table)
+    blend(_TINT_BGR, picture, result.levels, table, region)
+    return _outlined(picture, result, region, _line_width(result))
 
 
-def _mask(_image: Picture, result: Result) -> MatLike:
-    return cv2.cvtColor(result.mask, cv2.COLOR_GRAY2BGR)
+def _mask(_image: Picture, result: Result) -> Picture:
+    picture = POOL.empty((*result.size_hw, 3))
+    cv2.cvtColor(result.mask, cv2.COLOR_GRAY2BGR, picture)
+    return picture
 
 
-def _cutout(image: Picture, result: Result) -> MatLike:
-    bgra = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
-    cv2.insertChannel(_alpha(result), bgra, 3)
+def _cutout(image: Picture, result: Result) -> Picture:
+    bgra, alpha = POOL.empty((*result.size_hw, 4)), POOL.empty(result.size_hw)
+    cv2.cvtColor(image, cv2.COLOR_BGR2BGRA, bgra)
+    cv2.LUT(result.levels, opacity_table(result.threshold), alpha)
+    cv2.insertChannel(alpha, bgra, 3)
     return bgra
 
 
-def _blur(image: Picture, result: Result) -> MatLike:
-    alpha = _alpha(result)
-    background = _blurred_background(image, alpha)
-    return _blend(image, background, alpha, out=background)
+def _blur(image: Picture, result: Result) -> Picture:
+    return _before(blurred_background(image, result, opacity_table(result.threshold)), image, result)
 
 
-def _green(image: Picture, result: Result) -> MatLike:
-    return _blend(image, _plain(result.size_hw, _GREEN_BGR), _alpha(result))
+def _green(image: Picture, result: Result) -> Picture:
+    return _before(plain(result.size_hw, _GREEN_BGR), image, result)
 
 
-_DRAW: dict[str, Callable[[Picture, Result], MatLike]] = {
+def _outline(image: Picture, result: Result) -> Picture:
+    region = region_of(result, opacity_table(result.threshold))
+    return _outlined(copy_of(image), result, region, 2 * _line_width(result))
+
+
+def _box(image: Picture, result: Result) -> Picture:
+    picture = copy_of(image)
+    if result.box is not None and result.centroid is not None:
+        x, y, width, height = result.box
+        cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), _TINT_BGR, 2 * _line_width(result))
+        centre = round(result.centroid[0]), round(result.centroid[1])
+        cross = max(3, min(result.size_hw) // 24)
+        cv2.drawMarker(picture, centre, _TINT_BGR, cv2.MARKER_CROSS, cross, 2 * _line_width(result))
+    return picture
+
+
+def _before(background: Picture, image: Picture, result: Result) -> Picture:
+    table = opacity_table(result.threshold)
+    blend(image, background, result.levels, table, region_of(result, table))
+    return background
+
+
+def _outlined(picture: Picture, result: Result, region: Region, width: int) -> Picture:
+    part = np.ascontiguousarray(result.levels[region] >= round(255 * result.threshold)).view(np.uint8)
+    if part.size:
+        outlines, _ = cv2.findContours(part, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(region[1].start, region[0].start))
+        cv2.drawContours(picture, outlines, -1, _TINT_BGR, width, cv2.LINE_AA)
+    return picture
+
+
+def _line_width(result: Result) -> int:
+    return max(1, round(min(result.size_hw) / 360))
+
+
+_DRAW: dict[str, Callable[[Picture, Result], Picture]] = {
     "overlay": _overlay,
     "mask": _mask,
     "cutout": _cutout,
     "blur": _blur,
     "green": _green,
+    "outline": _outline,
+    "box": _box,
 }
-EFFECTS = tuple(_DRAW)
+EFFECTS = (*_DRAW, "replace")
 """Names of the effects."""
-
-
-def _alpha(result: Result, most: float = 1.0) -> MatLike:
-    """Return how opaque each pixel of the subject is, uint8 ``(H, W)``: the saliency, steepened around the threshold."""
-    return cv2.LUT(cv2.convertScaleAbs(result.saliency, alpha=255), _steep_table(result.threshold, most))
-
-
-def _blend(front: MatLike, back: MatLike, alpha: MatLike, out: MatLike | None = None) -> MatLike:
-    """Return ``front · alpha + back · (1 − alpha)``, each product rounded to 8 bits; ``out`` may be ``back``."""
-    blended = np.empty_like(front) if out is None else out
-    # strip by strip: the intermediate arrays stay in the cache, where whole ones cost more in page faults than in sums
-    for start in range(0, front.shape[0], _STRIP_ROWS):
-        rows = slice(start, start + _STRIP_ROWS)
-        weight = cv2.cvtColor(alpha[rows], cv2.COLOR_GRAY2BGR)
-        share = cv2.multiply(front[rows], weight, scale=1 / 255)
-        rest = cv2.multiply(back[rows], cv2.bitwise_not(weight, weight), weight, scale=1 / 255)
-        cv2.add(share, rest, blended[rows])
-    return blended
-
-
-def _blurred_background(image: Picture, alpha: MatLike) -> MatLike:
-    """Blur what is not the subject, leaving the subject out of every average so that it casts no halo."""
-    height, width = image.shape[:2]
-    factor = max(1, round(max(height, width) / _BLUR_SIDE))
-    small_wh = (max(1, width // factor), max(1, height // factor))
-    small = cv2.resize(image, small_wh, interpolation=cv2.INTER_AREA)
-    # one more than zero: deep inside the subject there is no background to average, and its own colour is as good as any
-    weight = 256 - cv2.resize(alpha, small_wh, interpolation=cv2.INTER_AREA).astype(np.float32)
-    weights = cv2.cvtColor(weight, cv2.COLOR_GRAY2BGR)
-    size = (_BLUR_KERNEL, _BLUR_KERNEL)
-    sums, totals = (cv2.blur(cv2.blur(x, size), size) for x in (small * weights, weights))
-    return cv2.resize((sums / totals).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-@lru_cache(maxsize=8)
-def _plain(size_hw: tuple[int, int], colour: Colour) -> Picture:
-    picture = np.full((*size_hw, 3), colour, np.uint8)
-    picture.flags.writeable = False
-    return picture
-
-
-@lru_cache(maxsize=8)
-def _steep_table(threshold: float, most: float) -> Picture:
-    """Smoothstep up to ``most`` around the threshold, half as wide as the range, for each of the 256 saliencies."""
-    t = np.clip((np.arange(256) / 255 - threshold / 2) * 2, 0, 1)
-    table: Picture = np.round(255 * most * t * t * (3 - 2 * t)).astype(np.uint8)
-    return table

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesod.buffers import POOL
 from edgesod.errors import InputError
 from edgesod.processing.resize import resize_image
 from edgesod.recipe import Preprocessing, Recipe
@@ -37,10 +38,11 @@ def preprocess(image: NDArray[np.uint8], recipe: Recipe, out: NDArray[np.float32
     small = resize_image(as_bgr(image), (height, width), how.resize)
     # an all-black picture has no largest value to divide by, and every divisor maps it to the same zeros
     divisor = int(small.max()) or 1 if how.divide_by == "max" else int(how.divide_by)
-    planes = cv2.split(small)
-    for target, plane, table in zip(
-        out[0], planes if how.colour == "BGR" else planes[::-1], _tables(how, divisor), strict=True
-    ):
+    planes = POOL.empty((3, height, width))
+    cv2.split(small, list(planes))
+    if how.colour == "RGB":
+        planes = planes[::-1]
+    for target, plane, table in zip(out[0], planes, _tables(how, divisor), strict=True):
         cv2.LUT(plane, table, target)
     return out
 

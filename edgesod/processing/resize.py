@@ -6,12 +6,15 @@ scaled in another way than the ones it was trained on.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesod.buffers import POOL
+
+Pixel = TypeVar("Pixel", np.uint8, np.float32)
 ResizeMode = Literal["halve-linear", "linear"]
 
 
@@ -31,11 +34,10 @@ def resize_image(image: NDArray[np.uint8], size_hw: tuple[int, int], mode: Resiz
     height, width = size_hw
     if mode == "halve-linear":
         while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
-            half_wh = (image.shape[1] // 2, image.shape[0] // 2)
-            image = np.asarray(cv2.resize(image, half_wh, interpolation=cv2.INTER_AREA), np.uint8)
+            image = _resize(image, (image.shape[0] // 2, image.shape[1] // 2), cv2.INTER_AREA)
     if image.shape[:2] == (height, width):
         return image
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return _resize(image, (height, width), cv2.INTER_LINEAR)
 
 
 def resize_map(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
@@ -43,4 +45,10 @@ def resize_map(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArr
     height, width = size_hw
     if saliency.shape == (height, width):
         return saliency
-    return np.asarray(cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return _resize(saliency, (height, width), cv2.INTER_LINEAR)
+
+
+def _resize(image: NDArray[Pixel], size_hw: tuple[int, int], interpolation: int) -> NDArray[Pixel]:
+    resized = POOL.empty((*size_hw, *image.shape[2:]), image.dtype)
+    cv2.resize(image, size_hw[::-1], resized, interpolation=interpolation)
+    return resized

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from skimage import data
@@ -11,6 +12,7 @@ from edgesod.processing.effects import EFFECTS, apply_effect, composite
 from edgesod.types import Result
 
 HEIGHT, WIDTH = 150, 200
+BEHIND = np.random.default_rng(3).integers(0, 256, (60, 60, 3), np.uint8)
 
 
 def _image() -> np.ndarray:
@@ -29,14 +31,14 @@ def _flat(value: float) -> Result:
 
 
 def test_names() -> None:
-    assert set(EFFECTS) == {"overlay", "mask", "cutout", "blur", "green"}
+    assert set(EFFECTS) == {"overlay", "mask", "cutout", "blur", "green", "replace", "outline", "box"}
 
 
 @pytest.mark.parametrize("name", EFFECTS)
 def test_shape_and_frame(name: str) -> None:
     image = _image()
     before = image.copy()
-    picture = apply_effect(name, image, _disc())
+    picture = apply_effect(name, image, _disc(), BEHIND)
     assert picture.shape == (HEIGHT, WIDTH, 4 if name == "cutout" else 3)
     assert picture.dtype == np.uint8
     assert not np.shares_memory(picture, image)
@@ -48,14 +50,16 @@ def test_shape_and_frame(name: str) -> None:
 @pytest.mark.parametrize("saliency", [0.0, 1.0])
 def test_any_size(name: str, size_hw: tuple[int, int], saliency: float) -> None:
     image = np.full((*size_hw, 3), 100, np.uint8)
-    picture = apply_effect(name, image, Result(np.full((32, 32), saliency, np.float32), size_hw))
+    picture = apply_effect(name, image, Result(np.full((32, 32), saliency, np.float32), size_hw), BEHIND)
     assert picture.shape[:2] == size_hw
 
 
-@pytest.mark.parametrize("name", ["overlay", "blur"])
-def test_overlay_without_a_subject_changes_nothing(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "saliency"), [("overlay", 0.0), ("blur", 1.0), ("outline", 0.0), ("box", 0.0), ("replace", 1.0)]
+)
+def test_without_a_subject_or_a_background_nothing_changes(name: str, saliency: float) -> None:
     image = _image()
-    picture = apply_effect(name, image, _flat(0.0 if name == "overlay" else 1.0))
+    picture = apply_effect(name, image, _flat(saliency), BEHIND)
     np.testing.assert_allclose(picture.astype(int), image.astype(int), atol=1)
 
 
@@ -117,7 +121,79 @@ def test_blur_keeps_the_subject_sharp_and_out_of_the_background() -> None:
     assert picture[background].max() < 100  # a plain blur would spread the bright subject over its surroundings
 
 
+@pytest.mark.parametrize("effect", ["overlay", "green", "replace", "blur"])
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+def test_stretched_maps_agree_with_floats(effect: str, threshold: float) -> None:
+    """Only the rectangle around the subject is drawn; seen here where subjects lie apart and at the border."""
+    saliency = np.zeros((30, 30), np.float32)
+    saliency[0:6, 0:5] = 0.9
+    saliency[18:25, 21:30] = np.random.default_rng(0).random((7, 9))
+    image, result = _image(), Result(saliency, (HEIGHT, WIDTH), threshold)
+    background = np.random.default_rng(4).integers(0, 256, image.shape, np.uint8)
+    picture = apply_effect(effect, image, result, background)
+    t = np.clip((result.saliency - threshold / 2) * 2, 0, 1)
+    alpha = (t * t * (3 - 2 * t))[:, :, None]
+    if effect == "blur":
+        np.testing.assert_allclose(picture[(alpha > 0.999)[:, :, 0]], image[(alpha > 0.999)[:, :, 0]], atol=2)
+        return
+    if effect == "overlay":
+        alpha, front, back = 0.45 * alpha, np.array([230.0, 40, 255]), image
+        differs = np.abs(picture - (front * alpha + back * (1 - alpha))).max(2) > 5
+        outline = cv2.dilate(result.mask, np.ones((5, 5))) != cv2.erode(
+            result.mask, np.ones((5, 5)), borderType=cv2.BORDER_CONSTANT, borderValue=0
+        )  # an outline runs along the frame's border too
+        assert not (differs & ~outline).any()
+        assert differs.any()
+        return
+    back = background if effect == "replace" else np.array([64.0, 177, 0])
+    np.testing.assert_allclose(picture, image * alpha + back * (1 - alpha), atol=5)
+
+
+def test_a_background_covers_the_frame_and_keeps_its_aspect() -> None:
+    y, x = np.mgrid[:400, :300]
+    behind = np.where(np.hypot(y - 200, x - 150)[:, :, None] < 60, 255, 0).astype(np.uint8).repeat(3, 2)
+    picture = apply_effect("replace", _image(), _flat(0.0), behind)
+    rows, columns = np.nonzero(picture[:, :, 0] > 127)
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+    np.testing.assert_allclose((rows.mean(), columns.mean()), ((HEIGHT - 1) / 2, (WIDTH - 1) / 2), atol=1)
+    np.testing.assert_allclose((np.ptp(rows), np.ptp(columns)), 120 * WIDTH / 300, atol=3)  # round as it was
+
+
+def test_outline_is_on_the_edge_alone() -> None:
+    image, result = _image(), _disc()
+    changed = (apply_effect("outline", image, result) != image).any(2)
+    y, x = np.nonzero(changed)
+    distance = np.hypot(y - HEIGHT / 2, x - WIDTH / 2)
+    assert 46 < distance.min() < 51
+    assert distance.max() < 54
+    assert len(np.unique(np.round(np.arctan2(y - HEIGHT / 2, x - WIDTH / 2), 1))) > 60  # all the way round
+
+
+def test_box_is_the_results() -> None:
+    image, result = np.zeros((HEIGHT, WIDTH, 3), np.uint8), _disc()
+    picture = apply_effect("box", image, result)
+    assert result.box is not None
+    x, y, width, height = result.box
+    rows, columns = np.nonzero(picture.any(2))
+    line = 2
+    assert x - line <= columns.min() <= x
+    assert x + width - 1 <= columns.max() <= x + width - 1 + line
+    assert y - line <= rows.min() <= y
+    assert y + height - 1 <= rows.max() <= y + height - 1 + line
+    assert picture[HEIGHT // 2, WIDTH // 2].any()
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_pictures_share_no_memory(name: str) -> None:
+    image, result = _image(), _disc()
+    pictures = [apply_effect(name, image, result, BEHIND) for _ in range(3)]
+    assert not any(np.shares_memory(one, other) for one in pictures for other in pictures if one is not other)
+    assert not any(np.shares_memory(one, array) for one in pictures for array in (result.mask, result.levels, BEHIND))
+
+
 def test_refusals() -> None:
+    with pytest.raises(UsageError, match="background"):
+        apply_effect("replace", _image(), _disc())
     with pytest.raises(UsageError, match="sepia"):
         apply_effect("sepia", _image(), _disc())
     with pytest.raises(InputError, match="149"):
