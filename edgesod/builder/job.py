@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 FP32, TYPED, TABLE = "model.onnx", "engine.onnx", "calibration.json"
 
-OnnxKind = Literal["fp32", "fp16", "cpu-qdq", "qdq", "half-qdq"]
-"""What an ONNX computes in: FP32; FP16; INT8 by the CPUs' scheme; by TensorRT's with the rest in FP32, or in FP16."""
+OnnxKind = Literal["fp32", "cpu-fp32", "fp16", "cpu-qdq", "qdq", "half-qdq"]
+"""What an ONNX computes in: FP32, as given or as CPUs like it; FP16; INT8 by the CPUs' scheme; by TensorRT's with the rest in
+FP32, or in FP16."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,30 @@ class Job:
     on_progress: Callable[[int, int | None], None]
 
     def write_onnx(self, kind: OnnxKind) -> str:
-        """Write the ONNX of some kind into the folder, and the table it took; return the ONNX's name."""
+        """Write the ONNX of some kind into the folder, and the table it took; return the ONNX's name.
+
+        It takes frames where the recipe names their size.
+        """
+        name, frame_hw = self._write_typed(kind), self.recipe.frame_hw
+        if frame_hw is None:
+            return name
+        from edgesod.export.frame_input import write_frame_input
+
+        self.on_step(f"resize, colour and normalisation go into the network, which takes frames of {frame_hw[1]}×{frame_hw[0]}")
+        write_frame_input(self.work / name, self.work / TYPED, self.recipe)
+        return TYPED
+
+    def _write_typed(self, kind: OnnxKind) -> str:
         # imported here: reading and writing ONNX costs a fifth of a second that a loaded engine never needs
         from edgesod.calibration.fp16 import write_fp16
         from edgesod.calibration.qdq import write_half_qdq, write_qdq
+        from edgesod.export.cheap_maps import write_cheap_maps
 
         source, target, quantisation = self.work / FP32, self.work / TYPED, self.recipe.quantisation
         if kind == "fp32":
             return FP32
+        if kind == "cpu-fp32":
+            return TYPED if write_cheap_maps(source, target) else FP32
         if kind == "fp16":
             kept = self.without_headroom()
             self.on_step("writing the FP16 graph")
@@ -78,8 +95,11 @@ class Job:
         table = self.table()
         self.on_step(f"writing the INT8 graph ({quantisation.method} ranges of {table.num_images} images)")
         if kind == "half-qdq":
-            write_half_qdq(source, target, table, quantisation.method, float_nodes=quantisation.float_nodes)
+            kept = self._without_headroom(table)
+            write_half_qdq(source, target, table, quantisation.method, float_nodes=quantisation.float_nodes, keep_float=kept)
         else:
+            if kind == "cpu-qdq" and write_cheap_maps(source, target):
+                source = target
             write_qdq(
                 source,
                 target,
@@ -93,8 +113,6 @@ class Job:
 
     def without_headroom(self) -> tuple[str, ...]:
         """Return patterns for the layers whose values FP16 might not hold; none where there are no ranges to judge by."""
-        from edgesod.calibration.headroom import without_headroom
-
         try:
             table = self.table()
         except StaleError:
@@ -102,6 +120,11 @@ class Job:
                 raise
             self.on_step("no ranges of this network, so none is checked against FP16's; --calib DIR measures them")
             return ()
+        return self._without_headroom(table)
+
+    def _without_headroom(self, table: CalibrationTable) -> tuple[str, ...]:
+        from edgesod.calibration.headroom import without_headroom
+
         kept = without_headroom(self.source, table)
         room = f"{len(kept)} layers stay in FP32" if kept else "every layer has room"
         self.on_step(f"ranges of {table.num_images} images checked against FP16's: {room}")
@@ -125,7 +148,7 @@ class Job:
 
 def make_for_cpu(job: Job) -> Made:
     """Write the ONNX that CPU backends run; it is the engine."""
-    kinds: dict[str, OnnxKind] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "cpu-qdq"}
+    kinds: dict[str, OnnxKind] = {"fp32": "cpu-fp32", "bf16": "cpu-fp32", "fp16": "fp16", "int8": "cpu-qdq"}
     return Made(job.write_onnx(kinds[job.recipe.precision]))
 
 

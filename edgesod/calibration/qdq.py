@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def write_half_qdq(
     method: RangeMethod,
     *,
     float_nodes: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
 ) -> None:
     """Write the INT8 version of an FP32 ONNX whose floats are FP16, between FP32 inputs and outputs.
 
@@ -86,6 +88,8 @@ def write_half_qdq(
         table: Ranges measured on ``source_onnx``.
         method: Which of the table's ranges is used.
         float_nodes: Shell patterns of node names that stay in FP16.
+        keep_float: Shell patterns of node names whose results FP16 cannot hold: they give FP32, from integers where they are
+            quantised.
 
     Raises:
         InputError: ``source_onnx`` cannot be used, or a pattern matches no node.
@@ -95,7 +99,26 @@ def write_half_qdq(
     with tempfile.TemporaryDirectory(prefix="edgesod-") as folder:
         pairs = Path(folder) / "qdq.onnx"
         write_qdq(source_onnx, pairs, table, method, scheme="tensorrt", float_nodes=float_nodes, half_scales=True)
-        write_fp16(pairs, target_onnx, opset=HALF_QDQ_OPSET)
+        write_fp16(pairs, target_onnx, _with_pairs(pairs, keep_float), opset=HALF_QDQ_OPSET)
+
+
+def _with_pairs(path: Path, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return patterns of some nodes, of the pairs they read, and of whatever else reads those pairs.
+
+    A cast between a pair and its reader would keep TensorRT from seeing a quantised layer, so a pair has one type.
+    """
+    graph = Graph(path)
+    kept, readers = graph.matching(patterns), graph.consumers()
+    todo = [node for node in graph.nodes if node.name in kept]
+    while todo:
+        node = todo.pop()
+        near = [graph.producer[tensor] for tensor in node.input if tensor in graph.producer]
+        near = [other for other in near if other.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        if node.op_type == "DequantizeLinear":
+            near += readers.get(node.output[0], [])
+        todo += [other for other in near if other.name not in kept]
+        kept.update(other.name for other in near)
+    return tuple(map(escape, sorted(kept)))
 
 
 def symmetric_scale(low_high: Range) -> float:

@@ -2,7 +2,8 @@
 
 ``cpu``
     Unsigned 8 bits with a zero point. Whole chains stay in 8 bits: every convolution, and the concatenation, resizing,
-    pooling and addition between them, each with its output quantised after the ReLU that follows it.
+    pooling and addition between them, each with its output quantised after the ReLU that follows it. What a concatenation,
+    a resize or a pooling reads and makes shares one scale, so that integers pass through them as they are.
 ``tensorrt``
     Signed 8 bits, symmetric. Inputs of convolutions only, one pair per tensor for all of them, and the residual branch of
     an addition; nothing between convolution and ReLU, nothing around pooling, resizing and concatenation, through which
@@ -27,8 +28,8 @@ Scheme = Literal["cpu", "tensorrt"]
 
 _BETWEEN = {"Concat", "Resize", "MaxPool", "Add", "AveragePool"}
 """What CPU backends compute in 8 bits between two convolutions."""
-_SAME_SCALE = {"Resize", "MaxPool"}
-"""These run on the integers as they are where their output takes their input's scale."""
+_SAME_SCALE = {"Concat", "Resize", "MaxPool"}
+"""These run on the integers as they are where their inputs and their output have one scale."""
 _MAP_CHANNELS = 2
 """A convolution with no more output channels than this makes a map: logits, where an 8-bit step shows."""
 
@@ -75,8 +76,9 @@ def float_outputs(graph: Graph, float_nodes: Collection[str]) -> set[str]:
 
 def _plan_cpu(graph: Graph, range_of: Callable[[str], Range], float_nodes: Collection[str]) -> Plan:
     consumers = graph.consumers()
-    made: dict[str, str] = {}  # tensor made in 8 bits → tensor whose range it takes
-    found = Plan(signed=False, range_of=lambda tensor: range_of(made.get(tensor, tensor)))
+    made: set[str] = set()
+    alike = _Alike(range_of)
+    found = Plan(signed=False, range_of=alike.range_of)
     for node in graph.nodes:
         if node.name in float_nodes:
             continue
@@ -87,7 +89,7 @@ def _plan_cpu(graph: Graph, range_of: Callable[[str], Range], float_nodes: Colle
             found.convs.add(node.name)
         elif node.op_type in _BETWEEN:
             inputs = list(node.input) if node.op_type in ("Concat", "Add") else [node.input[0]]
-            if made.keys().isdisjoint(inputs) or not all(_is_known(tensor, graph, range_of) for tensor in inputs):
+            if made.isdisjoint(inputs) or not all(_is_known(tensor, graph, range_of) for tensor in inputs):
                 continue
         else:
             continue
@@ -99,7 +101,9 @@ def _plan_cpu(graph: Graph, range_of: Callable[[str], Range], float_nodes: Colle
             output = readers[0].output[0]  # the ReLU becomes the lower end of the unsigned range
         if _makes_map(node, graph) or output in graph.outputs or not _is_known(output, graph, range_of):
             continue
-        made[output] = made.get(inputs[0], inputs[0]) if node.op_type in _SAME_SCALE else output
+        made.add(output)
+        if node.op_type in _SAME_SCALE:
+            alike.join([*inputs, output])
         # float readers too: backends fuse a node with its pair only if nothing else reads it
         for reader in consumers.get(output, []):
             found.read(output, reader)
@@ -150,4 +154,26 @@ def _is_known(tensor: str, graph: Graph, range_of: Callable[[str], Range]) -> bo
 
 
 def _makes_map(node: onnx.NodeProto, graph: Graph) -> bool:
-    return node.op_type == "Conv" and graph.shapes[node.output[0]][1] <= _MAP_CHANNELS
+    if node.op_type != "Conv":
+        return False
+    output = node.output[0]
+    is_blocked = any(reader.op_type == "DepthToSpace" for reader in graph.consumers().get(output, []))
+    return is_blocked or graph.shapes[output][1] <= _MAP_CHANNELS
+
+
+class _Alike:
+    """Tensors that share one scale, each group with the range that holds all of its members'."""
+
+    def __init__(self, range_of: Callable[[str], Range]) -> None:
+        self._range_of = range_of
+        self._groups: dict[str, set[str]] = {}
+
+    def join(self, tensors: list[str]) -> None:
+        """Give tensors one scale, along with whatever shares one with any of them."""
+        group = set[str]().union(*(self._groups.get(tensor, {tensor}) for tensor in tensors))
+        for tensor in group:
+            self._groups[tensor] = group
+
+    def range_of(self, tensor: str) -> Range:
+        lows, highs = zip(*(self._range_of(one) for one in sorted(self._groups.get(tensor, {tensor}))), strict=True)
+        return min(lows), max(highs)

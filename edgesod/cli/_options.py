@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgesod.errors import UsageError
-from edgesod.recipe import Precision
 
 if TYPE_CHECKING:
     from edgesod.builder import TensorRtOptions
+    from edgesod.recipe import Precision
 
 Model = Annotated[str | None, typer.Option("--model", help="Name of a model, see `edgesod models`.")]
 Fp32 = Annotated[bool, typer.Option("--fp32", help="32-bit floating point.")]
@@ -44,6 +44,12 @@ Dla = Annotated[int | None, typer.Option("--dla", metavar="CORE", help="TensorRT
 Batch = Annotated[
     str,
     typer.Option("--batch", metavar="1:OPT:MAX", help="TensorRT: images at a time, best and most; MAX alone stands for both."),
+]
+FrameInput = Annotated[
+    str | None,
+    typer.Option(
+        "--frame-input", metavar="WIDTHxHEIGHT", help="Resize and normalise in the network, for frames of this size alone."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -82,6 +88,14 @@ def tensorrt_options(
     except ValidationError as error:
         raise UsageError(f"TensorRT cannot be asked for that: {problems(error)}", hint="see `edgesod build --help`") from error
     return None if options == TensorRtOptions() else options
+
+
+def frame_hw(text: str) -> tuple[int, int]:
+    """Return height and width of ``WIDTHxHEIGHT``."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--frame-input {text} is no size of frames", hint="--frame-input 1280x720")
+    return int(height), int(width)
 
 
 def precision_from(*, fp32: bool, fp16: bool, bf16: bool, int8: bool) -> Precision | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from edgesod.errors import BackendError, InputError
 from edgesod.recipe import Precision
+from edgesod.runtime.compiled import CompiledFile
 from edgesod.runtime.session import Arrays, Session
 from edgesod.runtime.threads import resolve_threads
 from edgesod.types import TensorSpec
@@ -39,6 +41,8 @@ NAME = "openvino"
 
 _DEVICE = "CPU"
 
+log = logging.getLogger("edgesod.runtime")
+
 
 class OpenVinoSession(Session):
     """Compile an ONNX file whose shapes are fixed for this CPU.
@@ -50,13 +54,14 @@ class OpenVinoSession(Session):
             hardly any fp16 arithmetic; ``bf16`` computes everything in bf16. It is always set: left alone, OpenVINO
             turns fp32 into bf16 wherever it can.
         threads: CPU threads; every physical core this process may use where ``None``.
+        cache: Folder in which the compiled network is kept for the next start (:mod:`edgesod.runtime.compiled`).
 
     Raises:
         BackendError: ``bf16`` on a CPU without it, or OpenVINO cannot compile the network.
         InputError: The file is not a network, or a shape is not fixed.
     """
 
-    def __init__(self, path: Path, precision: Precision, threads: int | None = None) -> None:
+    def __init__(self, path: Path, precision: Precision, threads: int | None = None, cache: Path | None = None) -> None:
         if precision == "bf16" and "BF16" not in capabilities():
             raise BackendError(
                 f"this CPU has no bf16 arithmetic: OpenVINO finds {', '.join(capabilities())}", hint="use fp32 or int8"
@@ -66,14 +71,10 @@ class OpenVinoSession(Session):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": resolve_threads(threads),
         }
-        model = _read(path)
-        super().__init__(NAME, map(_spec, model.inputs), map(_spec, model.outputs))
-        try:
-            self._request = _core().compile_model(model, _DEVICE, settings).create_infer_request()
-        except RuntimeError as error:
-            raise BackendError(
-                f"OpenVINO cannot compile {path}: {_last_line(error)}", hint="use the onnxruntime backend"
-            ) from error
+        kept = CompiledFile(cache, path, _conditions(settings)) if cache is not None else None
+        compiled = _restored(kept, settings) or _compiled(path, settings, kept)
+        super().__init__(NAME, map(_spec, compiled.inputs), map(_spec, compiled.outputs))
+        self._request = compiled.create_infer_request()
 
     def _run(self, feeds: Arrays) -> Arrays:
         # inputs are read in place; outputs are copied, because the request writes to the same memory every time
@@ -93,6 +94,39 @@ def capabilities() -> tuple[str, ...]:
 @cache
 def _core() -> Any:
     return ov.Core()
+
+
+def _conditions(settings: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a compiled network depends on besides its ONNX; the number of threads is chosen when it is loaded."""
+    cpu = str(_core().get_property(_DEVICE, "FULL_DEVICE_NAME"))
+    return NAME, str(ov.__version__), cpu, *capabilities(), str(settings["INFERENCE_PRECISION_HINT"])
+
+
+def _restored(kept: CompiledFile | None, settings: dict[str, Any]) -> Any:
+    """Return the network that was compiled at an earlier start, ``None`` where there is none that fits."""
+    blob = kept.read() if kept is not None else None
+    if blob is None:
+        return None
+    try:
+        return _core().import_model(blob, _DEVICE, settings)
+    except RuntimeError as error:  # OpenVINO compares version and instruction set by itself, too
+        log.debug("OpenVINO does not take what it compiled before: %s", _last_line(error))
+        return None
+
+
+def _compiled(path: Path, settings: dict[str, Any], kept: CompiledFile | None) -> Any:
+    model = _read(path)
+    for port in (*model.inputs, *model.outputs):
+        _spec(port)  # a network without fixed shapes is refused before it is compiled
+    try:
+        compiled = _core().compile_model(model, _DEVICE, settings)
+    except RuntimeError as error:
+        raise BackendError(
+            f"OpenVINO cannot compile {path}: {_last_line(error)}", hint="use the onnxruntime backend"
+        ) from error
+    if kept is not None:
+        kept.write(compiled.export_model().getvalue())
+    return compiled
 
 
 def _read(path: Path) -> Any:

@@ -113,7 +113,14 @@ def choose_backend(precision: Precision, requested: str = AUTO, *, reads_onnx: b
     )
 
 
-def open_session(path: str | Path, precision: Precision, backend: str = AUTO, threads: int | None = None) -> Session:
+def open_session(
+    path: str | Path,
+    precision: Precision,
+    backend: str = AUTO,
+    threads: int | None = None,
+    *,
+    cache: Path | None = None,
+) -> Session:
     """Load an ONNX file, or an engine that TensorRT serialised, into a backend.
 
     Args:
@@ -122,6 +129,7 @@ def open_session(path: str | Path, precision: Precision, backend: str = AUTO, th
         precision: What it is run at.
         backend: ``"auto"``, or the name of a backend that must be had.
         threads: CPU threads; every physical core this process may use where ``None``.
+        cache: Folder in which a backend that compiles may keep what it compiled, for a quicker start the next time.
 
     Raises:
         BackendError: The backend cannot be had, or cannot do this.
@@ -146,7 +154,7 @@ def open_session(path: str | Path, precision: Precision, backend: str = AUTO, th
     if name == "openvino":
         from edgesod.runtime.openvino_session import OpenVinoSession
 
-        return OpenVinoSession(path, precision, threads)
+        return OpenVinoSession(path, precision, threads, cache)
     from edgesod.runtime.onnxruntime_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, precision, threads)

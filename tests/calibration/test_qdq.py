@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgesod import assets, zoo
+from edgesod.calibration.headroom import without_headroom
 from edgesod.calibration.qdq import write_half_qdq, write_qdq
 from edgesod.calibration.schemes import Scheme
 from edgesod.calibration.table import CalibrationTable, Range, read_table
 from edgesod.errors import InputError, StaleError
+from edgesod.export.cheap_maps import write_cheap_maps
 from edgesod.processing.pictures import photograph
 from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import recipe_for
@@ -159,14 +161,20 @@ def test_cpu_chains_carry_one_pair_per_tensor_and_float_only_at_the_end(
     model = onnx.load(tmp_path / "int8.onnx")
     values = constants(model)
     producer = {output: node for node in model.graph.node for output in node.output}
-    nodes = {kind: [n for n in model.graph.node if n.op_type == kind] for kind in ("MaxPool", "AveragePool", "Resize", "Add")}
+    nodes = {
+        kind: [n for n in model.graph.node if n.op_type == kind]
+        for kind in ("MaxPool", "AveragePool", "Resize", "Add", "Concat")
+    }
     for node in nodes["MaxPool"] + nodes["AveragePool"] + nodes["Add"] + nodes["Resize"][:1]:
         for name in node.input:
             assert name in values or not name or producer[name].op_type == "DequantizeLinear", node.name
-    for node in nodes["MaxPool"] + nodes["Resize"][:1]:  # same scale before and after: they run on the integers
-        before = producer[node.input[0]].input[1]
+    for node in nodes["MaxPool"] + nodes["Resize"][:1] + nodes["Concat"][:1]:  # one scale: they run on the integers
         after = next(n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == node.output[0]).input[1]
-        assert values[before] == values[after]
+        for name in node.input if node.op_type == "Concat" else node.input[:1]:
+            assert values[producer[name].input[1]] == values[after]
+            members = (node.output[0], name.split("/dequantised")[0])
+            lows, highs = zip(*(table.range_of(tensor, METHOD) for tensor in members), strict=True)
+            assert values[after] >= 0.999 * (max(highs) - min(0, *lows)) / 255, "a shared scale holds every member's range"
     quantised = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert len({node.input[0] for node in quantised}) == len(quantised)
     assert all(values[node.input[2]].dtype == np.uint8 for node in quantised)
@@ -181,6 +189,20 @@ def test_cpu_chains_carry_one_pair_per_tensor_and_float_only_at_the_end(
             scale = values[producer[node.input[0]].input[1]] * values[weights[1]]
             np.testing.assert_allclose(values[biases[1]], scale, rtol=1e-6)
     assert not [node for node in quantised if "side" in node.input[0] or "fuse" in node.input[0]]
+
+
+def test_maps_made_in_blocks_stay_in_float(chain_onnx: Path, table: CalibrationTable, tmp_path: Path) -> None:
+    assert write_cheap_maps(chain_onnx, tmp_path / "cheap.onnx")
+    write_qdq(tmp_path / "cheap.onnx", tmp_path / "int8.onnx", table, METHOD, scheme="cpu")
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    blocked = [node for node in graph.node if node.op_type == "DepthToSpace"]
+    assert len(blocked) == 2
+    quantised = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    assert not quantised & {name for node in blocked for name in (*node.input, *node.output)}
+    makers = [node for node in graph.node if node.output[0] in {node.input[0] for node in blocked}]
+    assert all(node.input[1].endswith("/weight/dequantised") for node in makers)
+    image = np.random.default_rng(0).normal(0, 1, (1, 3, 64, 96)).astype(np.float32)
+    assert np.abs(run(tmp_path / "int8.onnx", image) - run(chain_onnx, image)).mean() < 0.01
 
 
 def test_tensorrt_gets_symmetric_pairs_at_convolutions_and_one_residual_branch(
@@ -287,6 +309,45 @@ def test_the_strongly_typed_file_is_fp16_between_fp32_ends_and_close_to_fp32(
         expected = run(chain_onnx, image)
         difference = np.abs(run(tmp_path / "half.onnx", image, "WeightBiasQuantization") - expected)
         assert 0 < difference.mean() < 0.1 * expected.std()
+
+
+def test_layers_that_fp16_cannot_hold_give_fp32_and_stay_quantised(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(0, 1e5, (4, 3, 3, 3)).astype(np.float32)
+    table = one_conv(tmp_path / "one.onnx", weights, np.zeros(4, np.float32), relu=True)
+    wide = {name: {"minmax": (-3e6, 3e6)} for name in ("sums", "saliency", "end")}
+    table = table.model_copy(update={"ranges": table.ranges | wide})
+    image = np.random.default_rng(1).uniform(-1, 2, (1, 3, 8, 8)).astype(np.float32)
+    expected = run(tmp_path / "one.onnx", image)
+    write_half_qdq(tmp_path / "one.onnx", tmp_path / "half.onnx", table, "minmax")
+    broken = run(tmp_path / "half.onnx", image, "WeightBiasQuantization")
+    assert not np.abs(broken - expected).mean() < 0.5 * expected.std()
+    kept = without_headroom(tmp_path / "one.onnx", table)
+    assert kept
+    write_half_qdq(tmp_path / "one.onnx", tmp_path / "half.onnx", table, "minmax", keep_float=kept)
+    found = run(tmp_path / "half.onnx", image, "WeightBiasQuantization")
+    assert np.abs(found - expected).mean() < 0.02 * expected.std()
+
+
+def test_a_pair_has_one_type_and_no_cast_behind_it(
+    chain_onnx: Path, table: CalibrationTable, inputs: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    write_half_qdq(chain_onnx, tmp_path / "half.onnx", table, METHOD, keep_float=["*/second/Conv"])
+    model = onnx.load(tmp_path / "half.onnx")
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    types = {entry.name: entry.type.tensor_type.elem_type for entry in (*graph.input, *graph.value_info, *graph.output)}
+    producer = {output: node for node in graph.node for output in node.output}
+    given = {name: types[node.output[0]] for name, node in convs(model).items()}
+    assert given["second"] == TensorProto.FLOAT
+    assert given["third"] == TensorProto.FLOAT16
+    for node in convs(model).values():
+        made = [producer[name] for name in node.input if name in producer]
+        if any(other.op_type == "DequantizeLinear" for other in made):
+            assert all(other.op_type == "DequantizeLinear" for other in made), node.name
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in producer:
+            assert producer[node.input[0]].op_type != "DequantizeLinear"
+    expected = run(chain_onnx, inputs[0])
+    assert np.abs(run(tmp_path / "half.onnx", inputs[0], "WeightBiasQuantization") - expected).mean() < 0.1 * expected.std()
 
 
 def test_half_scales_are_those_the_integers_were_rounded_with(tmp_path: Path) -> None:
