@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
 
@@ -15,9 +17,52 @@ class Update(Protocol):
     def __call__(self, done: int, total: int | None, detail: str = "") -> None: ...
 
 
+class _Manner:
+    """How this program speaks: one of a kind, as its two streams are."""
+
+    log_is_json = False
+    stdout_is_taken = False
+
+
+_manner = _Manner()
+
+
+def log_as_json() -> None:
+    """Write every line of the log as one JSON object: ``time``, ``level``, ``message``, and ``hint`` with an error."""
+    _manner.log_is_json = True
+
+
+def leave_stdout_alone() -> None:
+    """Print results to stderr too: something else goes out on stdout."""
+    _manner.stdout_is_taken = True
+
+
+def pass_on_the_log() -> None:
+    """Print what edgesod's own parts log."""
+    logger = logging.getLogger("edgesod")
+    if not logger.handlers:
+        logger.addHandler(_Handler())
+        logger.setLevel(logging.INFO)
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _log(record.levelname.lower(), record.getMessage())
+
+
+def _log(level: str, message: str, hint: str = "") -> None:
+    if _manner.log_is_json:
+        line = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "level": level, "message": message}
+        print(json.dumps(line | ({"hint": hint} if hint else {}), ensure_ascii=False), file=sys.stderr, flush=True)
+        return
+    print(f"edgesod: error: {message}" if level == "error" else message, file=sys.stderr, flush=True)
+    if hint:
+        print(f"  try: {hint}", file=sys.stderr, flush=True)
+
+
 def result(text: str) -> None:
     """Print a result."""
-    print(text, flush=True)
+    print(text, flush=True, file=sys.stderr if _manner.stdout_is_taken else sys.stdout)
 
 
 def result_json(value: Mapping[str, Any]) -> None:
@@ -27,14 +72,12 @@ def result_json(value: Mapping[str, Any]) -> None:
 
 def note(text: str) -> None:
     """Tell the person at the keyboard something that is not the result."""
-    print(text, file=sys.stderr, flush=True)
+    _log("info", text)
 
 
 def error(message: str, hint: str = "") -> None:
     """Say what went wrong and what to do about it."""
-    note(f"edgesod: error: {message}")
-    if hint:
-        note(f"  try: {hint}")
+    _log("error", message, hint)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -52,7 +95,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         drawn.add_row(*(Text(_cell(value)) for value in row))
     if title:
         result(title)
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(stderr=_manner.stdout_is_taken, highlight=False)
     if not console.is_terminal:
         console.width = 200
     console.print(drawn)
@@ -74,7 +117,8 @@ def progress(what: str) -> Iterator[Update]:
         TextColumn("{task.fields[detail]}"),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    is_silent = _manner.log_is_json or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=is_silent) as bar:
         task = bar.add_task(what, total=None, detail="")
 
         def update(done: int, total: int | None, detail: str = "") -> None:

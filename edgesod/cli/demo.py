@@ -24,6 +24,7 @@ def command(
     from edgesod.cli._runtime import open_runtime
     from edgesod.cli._session import open_sinks, run_session
     from edgesod.files import write_atomically
+    from edgesod.processing.look import Look
     from edgesod.stream import open_source
     from edgesod.stream.tour import write_tour
 
@@ -34,7 +35,8 @@ def command(
         write_tour(clip, seconds=seconds)
         video, sheet = out / "out.mp4", out / "contact_sheet.png"
         source = stack.enter_context(open_source(clip))
-        pipeline = run_session(runtime, source, open_sinks(stack, source, out=video, sheet=sheet))
+        runtime.warm_up()
+        pipeline = run_session(runtime, [source], open_sinks(stack, [source], outs=[str(video)], sheet=sheet), Look())
         report = run_report(runtime, pipeline, input=str(clip), output=str(video), effect="overlay")
     write_atomically(out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
     print_run_report(report, as_json=False)

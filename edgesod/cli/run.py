@@ -1,28 +1,53 @@
-"""``edgesod run``: a camera, a video, pictures in; pictures with the subject found, and a report, out."""
+"""``edgesod run``: cameras, videos, pictures in; pictures with the subject found, and a report, out."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgesod.cli import _options, _output
+from edgesod.cli._config import read_config
 from edgesod.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgesod.processing.look import Look
 
 NAME = "run"
 
 
 def command(
+    context: typer.Context,
     source: Annotated[
-        str | None, typer.Argument(metavar="[INPUT]", help="Camera number, video, picture, folder, img_%04d.png, rtsp://…")
+        list[str] | None,
+        typer.Argument(metavar="[INPUT]...", help="Camera number, video, picture, folder, img_%04d.png, rtsp://…, csi://0, -"),
     ] = None,
     camera: Annotated[int | None, typer.Option(min=0, help="A camera by number.")] = None,
     video: Annotated[str | None, typer.Option(help="A video file.")] = None,
     image: Annotated[str | None, typer.Option(help="A picture or a folder of pictures.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A video (.mp4, .mkv), a picture, or a folder for pictures.")] = None,
-    effect: Annotated[str, typer.Option(help="overlay, mask, cutout, blur or green.")] = "overlay",
+    source_options: Annotated[
+        str,
+        typer.Option(metavar="NAME=VALUE,…", help="How sources are read: width, height, rate, flip, rotate, loop, start, …"),
+    ] = "",
+    out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A video, a picture, a folder, - (raw), ring://NAME, display://0 or null; may be given several times."
+        ),
+    ] = None,
+    effect: Annotated[str, typer.Option(help="overlay, mask, cutout, blur, green, replace, outline or box.")] = "overlay",
+    threshold: Annotated[float | None, typer.Option(help="Saliency from which a pixel belongs to the mask.")] = None,
+    background: Annotated[Path | None, typer.Option(help="Picture or video for the effect replace.")] = None,
+    steady: Annotated[
+        str, typer.Option(metavar="NAME[=VALUE],…", help="Hold masks still: motion, hysteresis, area, holes, refine, every, …")
+    ] = "",
+    web: Annotated[str | None, typer.Option(metavar="[HOST]:PORT", help="Show a page to watch on.")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="EDGESOD_TOKEN", help="What a browser has to bring, where others can reach the page.")
+    ] = None,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also write a sheet of eight frames across the run (.png).")
     ] = None,
@@ -35,45 +60,99 @@ def command(
     backend: _options.Backend = "auto",
     threads: _options.Threads = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
+    stop_after: Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Stop after so many seconds.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(callback=read_config, is_eager=True, help="A TOML file with these options; what stands here comes first."),
+    ] = None,
+    log_format: Annotated[str, typer.Option(metavar="text|json", help="How the log on stderr is written.")] = "text",
     as_json: _options.Json = False,
 ) -> None:
     """Find the salient object in every frame, write the effect, and report speed against the papers' figures.
 
-    Without a model or an engine it runs U²-NetP in INT8, built first if need be. Ctrl-C ends with the statistics so far and a
-    playable file.
+    Without a model or an engine it runs U²-NetP in INT8, built first if need be. Ctrl-C and SIGTERM end with the statistics so far
+    and playable files.
     """
     from edgesod.bench import run_report
     from edgesod.cli._report import print_run_report
     from edgesod.cli._runtime import open_runtime
     from edgesod.cli._session import open_sinks, run_session
-    from edgesod.processing.effects import EFFECTS
-    from edgesod.stream import open_source
+    from edgesod.cli._signals import close_unless_stuck, interruptibly, sigterm_as_ctrl_c
+    from edgesod.processing.steady import parse_steady
+    from edgesod.stream import LiveStatistics, open_source
+    from edgesod.stream.options import parse_options
 
-    inputs = [str(i) for i in (source, camera, video, image) if i is not None]
-    if len(inputs) != 1:
-        raise UsageError(f"one input at a time, {len(inputs)} were given", hint="edgesod run --video clip.mp4 --out out.mp4")
-    if effect not in EFFECTS:
-        raise UsageError(f"there is no effect {effect!r}", hint=f"effects: {', '.join(EFFECTS)}")
+    _speak(log_format, out or [])
+    inputs = [str(one) for one in (camera, video, image) if one is not None]
+    # an argument that takes several does not look at the defaults of a configuration file by itself
+    inputs += source or ([] if inputs else (context.default_map or {}).get("source", []))
+    if not inputs:
+        raise UsageError("there is no input", hint="edgesod run --video clip.mp4 --out out.mp4")
+    outs = out or []
+    for one in outs:
+        _refuse_overwriting(inputs, Path(one))
     precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
-    _refuse_overwriting(inputs[0], out)
-    # input and outputs first: a wrong name should not cost a build
-    with ExitStack() as stack:
-        opened = stack.enter_context(open_source(inputs[0]))
-        sinks = open_sinks(stack, opened, out=out, sheet=contact_sheet)
-        runtime = stack.enter_context(open_runtime(engine, model, precision, backend, threads, build_default=True))
-        pipeline = run_session(runtime, opened, sinks, effect=effect, max_frames=max_frames)
-        report = run_report(runtime, pipeline, input=opened.name, output=str(out) if out else None, effect=effect)
+    options = parse_options(source_options)
+    settings = parse_steady(steady) if steady else None
+    look = _look(effect, threshold, background)
+    statistics = LiveStatistics()
+    with sigterm_as_ctrl_c(), ExitStack() as stack:
+        # inputs and outputs first: a wrong name should not cost a build
+        with ExitStack() as opening:
+            sources = [opening.enter_context(interruptibly(partial(open_source, uri, options))) for uri in inputs]
+            sinks = open_sinks(opening, sources, outs=outs, sheet=contact_sheet)
+            if web is not None:
+                from edgesod.web import open_page
+
+                page = open_page(web, statistics=statistics, look=look, token=token)
+                sinks.append(opening.enter_context(page))
+                _output.note(f"the page is at {page.url}")
+            runtime = interruptibly(lambda: open_runtime(engine, model, precision, backend, threads, build_default=True))
+            stack.callback(close_unless_stuck, runtime)
+            interruptibly(runtime.warm_up)
+            opening.pop_all()  # from here on the pipeline closes sources and sinks
+        pipeline = run_session(
+            runtime,
+            sources,
+            sinks,
+            look,
+            steady=settings,
+            max_frames=max_frames,
+            stop_after_s=stop_after,
+            statistics=statistics,
+        )
+        report = run_report(
+            runtime, pipeline, input=", ".join(one.name for one in sources), output=", ".join(outs) or None, **look.as_dict()
+        )
     print_run_report(report, as_json=as_json)
-    if out is None:
+    if not sinks:
         _output.note("nothing was written: --out FILE keeps the pictures")
     if pipeline.interrupted:
         raise KeyboardInterrupt
 
 
-def _refuse_overwriting(source: str, out: Path | None) -> None:
-    """Raise where the output would replace the input: the file itself, or the pictures of its folder."""
-    path = Path(source)
-    if out is None or not path.exists() or not out.exists():
-        return
-    if out.samefile(path) or (out.is_dir() and path.is_file() and out.samefile(path.parent)):
-        raise UsageError(f"--out {out} would overwrite the input {source}", hint="choose another --out")
+def _speak(log_format: str, outs: list[str]) -> None:
+    if log_format not in ("text", "json"):
+        raise UsageError(f"there is no log format {log_format!r}", hint="--log-format text or json")
+    if log_format == "json":
+        _output.log_as_json()
+    if "-" in outs:
+        _output.leave_stdout_alone()
+    _output.pass_on_the_log()
+
+
+def _look(effect: str, threshold: float | None, background: Path | None) -> Look:
+    from edgesod.processing.look import Look
+    from edgesod.stream.background import open_background
+
+    return Look(effect, threshold, open_background(background) if background is not None else None)
+
+
+def _refuse_overwriting(inputs: list[str], out: Path) -> None:
+    """Raise where an output would replace an input: the file itself, or the pictures of its folder."""
+    for source in inputs:
+        path = Path(source)
+        if not path.exists() or not out.exists():
+            continue
+        if out.samefile(path) or (out.is_dir() and path.is_file() and out.samefile(path.parent)):
+            raise UsageError(f"--out {out} would overwrite the input {source}", hint="choose another --out")

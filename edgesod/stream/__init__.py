@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from edgesod.stream.base import Sink, Source
-from edgesod.stream.capture import Capture
-from edgesod.stream.pipeline import PipelineReport, run_pipeline
+from edgesod.stream.callback_sink import CallbackSink
+from edgesod.stream.pipeline import PipelineReport, run_pipeline, stream_results
 from edgesod.stream.sheet_sink import SheetSink
 from edgesod.stream.sinks import open_sink
 from edgesod.stream.sources import open_source
+from edgesod.stream.statistics import LiveStatistics
 
-__all__ = ["Capture", "PipelineReport", "SheetSink", "Sink", "Source", "open_sink", "open_source", "run_pipeline"]
+__all__ = [
+    "CallbackSink",
+    "LiveStatistics",
+    "PipelineReport",
+    "SheetSink",
+    "Sink",
+    "Source",
+    "open_sink",
+    "open_source",
+    "run_pipeline",
+    "stream_results",
+]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesod.types import Frame
+from edgesod.types import Frame, Result
 
 
 class Source(ABC):
@@ -22,6 +22,8 @@ class Source(ABC):
         fps: Nominal pictures per second; ``None`` where there is no such thing.
         num_frames: How many pictures to expect, an estimate for videos; ``None`` when live or unknown.
         size_hw: Height and width in pixels; ``None`` where unknown or where pictures differ.
+        num_reconnects: How often it was lost and came back.
+        state: ``"open"``, ``"reconnecting"`` or ``"closed"``.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Source(ABC):
     fps: float | None = None
     num_frames: int | None = None
     size_hw: tuple[int, int] | None = None
+    num_reconnects: int = 0
+    state: str = "open"
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
@@ -54,17 +58,21 @@ class Sink(ABC):
 
     Attributes:
         name: Printable.
+        wants_picture: Whether it looks at ``image``. Where no sink of a run does, nothing is rendered and ``image`` is the
+            frame's own.
     """
 
     name: str
+    wants_picture: bool = True
 
     @abstractmethod
-    def write(self, image: NDArray[Any], frame: Frame) -> None:
+    def write(self, image: NDArray[Any], frame: Frame, result: Result | None = None) -> None:
         """Take one picture.
 
         Args:
             image: uint8 BGR ``(H, W, 3)``, BGRA ``(H, W, 4)`` or grey ``(H, W)``; not kept after the call.
             frame: The frame it was made from, for its time, index and name.
+            result: What the network made of the frame; ``None`` where there was no network.
 
         Raises:
             OutputError: It cannot be written; what was begun is thrown away.

@@ -1,13 +1,14 @@
-"""Capture, inference and sink, each in a thread of its own.
+"""Capture, inference, rendering and sinks, each in a thread of its own, watched over by the caller's.
 
 ::
 
-    capture thread  ──2 frames──▶  caller's thread  ──2 results──▶  sink thread
-    source          (live: the      process           (waits)       render, then every sink
-                    newest one)
+    capture, one ──2 frames──▶ inference ──2 results──▶ render ──2 pictures──▶ sinks
+    a source                   the sources in turn                             one after the other
 
-Inference stays in the caller's thread, because a CUDA context belongs to one thread and so that Ctrl-C meets it. Whoever
-stops first, by an error or at the end, wakes the others, and :func:`run_pipeline` alone shuts down.
+Of a live source only the newest waits between two threads; a file's frames all do.
+
+The caller's thread does none of the work, so Ctrl-C meets it whatever the others do, and it can tell which of them does not
+come back. Whoever stops first, by an error or at the end, wakes the others; the caller's thread alone shuts down.
 """
 
 from __future__ import annotations
@@ -15,28 +16,33 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import islice
-from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from edgesod.errors import EdgesodError, OutputError
 from edgesod.stream.base import Sink, Source
-from edgesod.stream.capture import Capture
-from edgesod.stream.handover import Handover, HandoverEnded
-from edgesod.stream.latencies import Latencies
+from edgesod.stream.failure import Failure
+from edgesod.stream.handover import Handover, HandoverEnded, take_from
+from edgesod.stream.inference import Done, Inference, OnFrame, Process, hand_overs
+from edgesod.stream.outlet import Outlet
+from edgesod.stream.stage import Stage
+from edgesod.stream.statistics import RENDER, SINK, LiveStatistics
 from edgesod.timing import LatencySummary
 from edgesod.types import Frame, Result
 
-Render = Callable[[Frame, Result], NDArray[np.uint8]]
-
-_WAITING = 2
+Render = Callable[[Frame, Result], NDArray[Any]]
 
 _log = logging.getLogger("edgesod.stream")
+
+LOST_AFTER_S = 10.0
+STALLED_AFTER_S = 30.0
+_LOOK_S = 0.1
+_GRACE_S = 1.5
+_FINISH_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,21 +51,27 @@ class PipelineReport:
 
     Attributes:
         frames: Frames that went all the way.
-        dropped: Frames of a live source that were skipped to keep up.
+        dropped: Frames of a live source that a newer one overtook before inference took them.
+        late: Frames of a live source whose result a newer one overtook before the sinks were free.
+        reconnects: How often a source was lost and came back.
         seconds: From the start until every sink was finished.
         fps: ``frames / seconds``: end to end, with decoding and encoding.
-        stages_ms: Latency by stage over the last 100 000 frames: ``capture`` (decoding for files, mostly waiting when
+        stages_ms: Latency by stage over the last 10 000 frames: ``capture`` (decoding for files, mostly waiting when
             live), ``preprocess``, ``inference``, ``postprocess`` and whatever else a result names, ``render``, ``sink``,
-            ``end_to_end`` (capture complete to sink done) and, when live, ``frame_age`` (capture complete to the start
-            of inference).
+            ``end_to_end`` (capture complete to sink done).
+        frame_age_ms: Over as many, how long a frame had been complete when ``inference``, ``render`` and the ``sink`` thread took
+            it, and when the sinks were ``done`` with it.
         interrupted: Whether Ctrl-C ended it.
     """
 
     frames: int
     dropped: int
+    late: int
+    reconnects: int
     seconds: float
     fps: float
     stages_ms: dict[str, LatencySummary]
+    frame_age_ms: dict[str, LatencySummary]
     interrupted: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,135 +80,177 @@ class PipelineReport:
 
 
 def run_pipeline(
-    source: Source,
-    process: Callable[[Frame], Result],
+    source: Source | Sequence[Source],
+    process: Process,
     render: Render | None,
     sinks: Sequence[Sink],
     *,
-    on_frame: Callable[[Frame, Result], None] | None = None,
+    on_frame: OnFrame | None = None,
     max_frames: int | None = None,
     stop: threading.Event | None = None,
-    lost_after_s: float = 10.0,
+    lost_after_s: float = LOST_AFTER_S,
+    stalled_after_s: float = STALLED_AFTER_S,
+    statistics: LiveStatistics | None = None,
 ) -> PipelineReport:
-    """Run every frame of a source through a network and on to the sinks; close all of them.
+    """Run every frame of one or several sources through a network and on to the sinks; close all of them.
 
     Args:
-        source: An open source. Live, the newest frame is taken and older ones are dropped; otherwise every frame is.
-        process: Called in this thread. Its result's ``times_ms`` go into the report; where there are none, its own
+        source: An open source. Live, the newest frame is taken and older ones are dropped; otherwise every frame is. Of several
+            open sources one frame is taken from each in turn, and ``frame.source`` says which it comes from.
+        process: Called in the inference thread. Its result's ``times_ms`` go into the report; where there are none, its own
             duration counts as ``inference``.
-        render: Called in the sink thread; gives the uint8 picture the sinks take. ``None`` passes the frame's own.
+        render: Called in a thread of its own, where a sink wants pictures; gives the uint8 picture the sinks take. ``None`` passes
+            the frame's own.
         sinks: Open sinks; each gets every picture.
-        on_frame: Called in this thread after ``process``, for progress.
+        on_frame: Called in the inference thread after ``process``, for progress.
         max_frames: Stop after so many.
         stop: Stop when set, from whatever thread.
-        lost_after_s: How long a live source may deliver nothing, in seconds.
+        lost_after_s: How long a live source may deliver nothing, in seconds, unless it is reconnecting.
+        stalled_after_s: How long reading a file, ``process``, ``render`` or one sink may take for one frame, in seconds.
+        statistics: Fed while the run goes on, for whoever else looks at it.
 
     Returns:
         The numbers; also when Ctrl-C ended the run, and the outputs then hold every frame that was processed.
 
     Raises:
         SourceLost: A live source delivered nothing for ``lost_after_s``.
+        InputError: Reading another source took ``stalled_after_s``.
+        DeviceError: ``process`` did.
+        OutputError: Rendering or a sink did.
         Exception: Whatever a stage raised, as it was raised. What the sinks hold is thrown away, except of a live source:
             then only the output of a sink that raised is.
     """
-    started_s = time.perf_counter()
-    latencies: dict[str, Latencies] = defaultdict(Latencies)
+    sources = [source] if isinstance(source, Source) else list(source)
+    statistics = statistics or LiveStatistics()
+    failure = Failure()
+    inference = Inference(sources, process, statistics, failure, on_frame=on_frame, max_frames=max_frames)
+    rendering = _rendering(render, sinks, inference, statistics, failure)
+    pictures = rendering.outputs if rendering else inference.results
+    outlet = Outlet(pictures, sinks, all(one.is_live for one in sources), statistics, failure)
     interrupted = False
-    capture = Capture(source, stop=stop, lost_after_s=lost_after_s)
-    with _Outlet(render, sinks, source.is_live, on_failure=capture.cancel) as outlet:
-        try:
-            with capture:
-                for frame in islice(capture, max_frames):
-                    begun_s = time.perf_counter()
-                    if source.is_live:
-                        latencies["frame_age"].add((begun_s - frame.captured_at_s) * 1e3)
-                    result = process(frame)
-                    for stage, value_ms in (result.times_ms or {"inference": (time.perf_counter() - begun_s) * 1e3}).items():
-                        latencies[stage].add(value_ms)
-                    if not outlet.give(frame, result):
-                        break
-                    if on_frame:
-                        on_frame(frame, result)
-        except KeyboardInterrupt:
-            interrupted = True
+    started_s = time.perf_counter()
+    statistics.begin(sources)
+    try:
+        inference.start()
+        if rendering:
+            rendering.thread.start()
+        outlet.thread.start()
+        while not outlet.ended.wait(_LOOK_S) and not (stop and stop.is_set()):
+            inference.check(lost_after_s, stalled_after_s)
+            if rendering:
+                rendering.check(stalled_after_s)
+            outlet.check(stalled_after_s)
+    except KeyboardInterrupt:
+        interrupted = True
+    except EdgesodError as error:
+        failure.note(error)
+    _shut_down(inference, pictures, outlet)
+    statistics.end()
+    if failure.error is not None:
+        raise failure.error
     seconds = time.perf_counter() - started_s
-    latencies.update(outlet.latencies, capture=capture.latencies)
-    order = ("capture", "frame_age", "preprocess", "inference", "postprocess")
-    names = sorted(latencies, key=lambda name: order.index(name) if name in order else len(order))
-    stages_ms = {name: summary for name in names if (summary := latencies[name].summary())}
-    frames = outlet.num_frames
-    return PipelineReport(frames, capture.num_dropped, seconds, frames / seconds, stages_ms, interrupted)
+    now = statistics.snapshot()
+    return PipelineReport(
+        now["frames"],
+        now["dropped"],
+        now["late"],
+        now["reconnects"],
+        seconds,
+        now["frames"] / seconds,
+        statistics.stages_ms(),
+        statistics.frame_age_ms(),
+        interrupted,
+    )
 
 
-class _Outlet:
-    """The sink thread. Leaving its ``with`` block drains it, finishes the sinks and raises what went wrong there."""
+def stream_results(
+    source: Source | Sequence[Source],
+    process: Process,
+    *,
+    statistics: LiveStatistics | None = None,
+    lost_after_s: float = LOST_AFTER_S,
+    stalled_after_s: float = STALLED_AFTER_S,
+) -> Iterator[Result]:
+    """Yield what ``process`` makes of every frame, with the same threads as :func:`run_pipeline` and the caller as the sink.
 
-    def __init__(self, render: Render | None, sinks: Sequence[Sink], is_live: bool, on_failure: Callable[[], None]) -> None:
-        self._is_live = is_live
-        self.num_frames = 0
-        self.latencies: dict[str, Latencies] = {name: Latencies() for name in ("render", "sink", "end_to_end")}
-        self._render = render
-        self._sinks = sinks
-        self._on_failure = on_failure
-        self._jobs: Handover[tuple[Frame, Result]] = Handover(_WAITING)
-        self._error: BaseException | None = None
-        self._failed_sink: Sink | None = None
-        self._thread = threading.Thread(target=self._work, name="edgesod-sink", daemon=True)
-
-    def give(self, frame: Frame, result: Result) -> bool:
-        """Hand a result over, waiting for room; return ``False`` when this stage has failed."""
-        return self._jobs.give((frame, result))
-
-    def __enter__(self) -> _Outlet:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._jobs.finish()
-        self._thread.join()
-        # a camera's pictures do not come again, so what was recorded of it is kept; a file can be run once more
-        has_failed = (error is not None or self._error is not None) and not self._is_live
-        for sink in self._sinks:
+    While the caller works on one result, the next ones are computed; of a live source it gets the newest. See there for the
+    arguments and errors.
+    """
+    sources = [source] if isinstance(source, Source) else list(source)
+    statistics = statistics or LiveStatistics()
+    failure = Failure()
+    inference = Inference(sources, process, statistics, failure)
+    number = -1
+    statistics.begin(sources)
+    try:
+        inference.start()
+        while True:
             try:
-                if has_failed or sink is self._failed_sink:
-                    sink.abort()
-                else:
-                    sink.close()
-            except Exception as caught:
-                self._note(caught)
-        if self._error is None:
-            return
-        if error is not None:
-            _log.warning("besides %s: %s", type(error).__name__, self._error)
-            return
-        raise self._error
+                number, (frame, result, _) = take_from(inference.results, (number + 1) % len(sources), _LOOK_S)
+            except TimeoutError:
+                inference.check(lost_after_s, stalled_after_s)
+                continue
+            except HandoverEnded:
+                break
+            statistics.add_age(SINK, time.perf_counter() - frame.captured_at_s)
+            statistics.add_done((frame.image.shape[0], frame.image.shape[1]))
+            yield result
+            del frame, result
+    finally:
+        inference.cancel()
+        for handover in inference.results:
+            handover.close()
+        inference.join(time.perf_counter() + _GRACE_S)
+        statistics.end()
+    if failure.error is not None:
+        raise failure.error
 
-    def _work(self) -> None:
-        try:
-            while True:
-                frame, result = self._jobs.take()
-                begun_s = time.perf_counter()
-                image = frame.image if self._render is None else self._render(frame, result)
-                rendered_s = time.perf_counter()
-                for sink in self._sinks:
-                    self._failed_sink = sink
-                    sink.write(image, frame)
-                    self._failed_sink = None
-                done_s = time.perf_counter()
-                if self._render is not None:
-                    self.latencies["render"].add((rendered_s - begun_s) * 1e3)
-                self.latencies["sink"].add((done_s - rendered_s) * 1e3)
-                self.latencies["end_to_end"].add((done_s - frame.captured_at_s) * 1e3)
-                self.num_frames += 1
-        except HandoverEnded:
-            return
-        except BaseException as caught:
-            self._note(caught)
-            self._jobs.close()
-            self._on_failure()
 
-    def _note(self, error: BaseException) -> None:
-        if self._error is None:
-            self._error = error
-        else:
-            _log.warning("besides %s: %s", type(self._error).__name__, error)
+def _rendering(
+    render: Render | None, sinks: Sequence[Sink], inference: Inference, statistics: LiveStatistics, failure: Failure
+) -> Stage[Done, Done] | None:
+    """Return the stage that renders, where there is something to render and a sink that wants it."""
+    if render is None or not any(sink.wants_picture for sink in sinks):
+        return None
+
+    def work(done: Done) -> Done:
+        begun_s = time.perf_counter()
+        statistics.add_age(RENDER, begun_s - done.frame.captured_at_s)
+        image = render(done.frame, done.result)
+        statistics.add_stages({"render": (time.perf_counter() - begun_s) * 1e3})
+        return Done(done.frame, done.result, image)
+
+    def overdue(done: Done, limit_s: float) -> OutputError:
+        return OutputError(f"rendering frame {done.frame.index} has not come back for {limit_s:g} s")
+
+    pictures = hand_overs([capture.source for capture in inference.captures], statistics)
+    return Stage("render", inference.results, work, pictures, failure, overdue=overdue)
+
+
+def _shut_down(inference: Inference, pictures: Sequence[Handover[Done]], outlet: Outlet) -> None:
+    """End every thread and finish the sinks, leaving behind what does not come back; Ctrl-C is over by now and changes nothing.
+
+    A frame in the engine gets half of the time there is: its result is worth having, the outputs are worth more.
+    """
+    now_s = time.perf_counter()
+    until_s = now_s + _GRACE_S
+    inference.cancel()
+    _wait(lambda: not inference.thread.is_alive(), now_s + _GRACE_S / 2)
+    for handover in inference.results:
+        handover.finish()
+    _wait(outlet.ended.is_set, now_s + _GRACE_S * 3 / 4)
+    for handover in pictures:
+        handover.finish()
+    _wait(outlet.ended.is_set, until_s)
+    if outlet.is_finishing:
+        _wait(outlet.ended.is_set, until_s + _FINISH_S)
+    if not outlet.ended.is_set():
+        outlet.abandon()
+    for name in inference.join(until_s):
+        _log.warning("%s does not come back; left behind, it closes if it ever does", name)
+
+
+def _wait(is_done: Callable[[], bool], until_s: float) -> None:
+    while not is_done() and time.perf_counter() < until_s:
+        with suppress(KeyboardInterrupt):
+            time.sleep(0.01)

@@ -13,7 +13,7 @@ from edgesod.errors import UsageError
 from edgesod.processing.effects import composite
 from edgesod.processing.sheet import contact_sheet, write_sheet
 from edgesod.stream.base import Sink
-from edgesod.types import Frame
+from edgesod.types import Frame, Result
 
 _CELL_WH = (320, 240)
 
@@ -41,7 +41,7 @@ class SheetSink(Sink):
         self._seen = 0
         self._is_done = False
 
-    def write(self, image: NDArray[Any], frame: Frame) -> None:
+    def write(self, image: NDArray[Any], frame: Frame, result: Result | None = None) -> None:
         """See :meth:`Sink.write`."""
         if self._seen % self._stride == 0:
             self._kept.append(_small(image))

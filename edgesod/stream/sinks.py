@@ -23,19 +23,27 @@ from edgesod.stream.uri import (
     scheme_of,
     sequence_name,
 )
-from edgesod.types import Frame
+from edgesod.types import Frame, Result
 
 _OPAQUE_SUFFIXES = frozenset((".jpg", ".jpeg", ".bmp"))
 
 
-def open_sink(target: str | os.PathLike[str], *, fps: float | None = None, size_hw: tuple[int, int] | None = None) -> Sink:
-    """Open a video file, picture, folder or numbered sequence for writing, or ``null``, which takes all and keeps nothing.
+def open_sink(
+    target: str | os.PathLike[str],
+    *,
+    fps: float | None = None,
+    size_hw: tuple[int, int] | None = None,
+    is_live: bool = False,
+) -> Sink:
+    """Open a video file, picture, folder or numbered sequence for writing, or something that is no file.
 
     Args:
-        target: The suffix decides; without one it is a folder. ``file://`` may stand before a path.
+        target: The suffix decides; without one it is a folder. ``file://`` may stand before a path. ``-`` is raw pictures on
+            standard output, ``ring://NAME`` masks in shared memory, ``display://0`` a window, ``null`` keeps nothing.
         fps: Nominal pictures per second of a video; ``None`` means 25. Only pictures without times of their own are paced
             by it, the others keep theirs.
         size_hw: Height and width of a video in pixels; ``None`` takes the first picture's.
+        is_live: Whether a video is of pictures that do not come again (:class:`~edgesod.stream.video_sink.VideoSink`).
 
     Returns:
         The sink; use it in a ``with`` statement.
@@ -43,11 +51,24 @@ def open_sink(target: str | os.PathLike[str], *, fps: float | None = None, size_
     Raises:
         OutputError: The place cannot be written.
         UsageError: A scheme or suffix that is not one of these.
+        BackendError: A window where there is no screen.
     """
     target = os.fspath(target)
     scheme = scheme_of(target)
     if target == "null" or scheme == "null":
         return NullSink()
+    if target == "-":
+        from edgesod.stream.pipe_sink import PipeSink
+
+        return PipeSink()
+    if scheme == "ring":
+        from edgesod.stream.ring import RingSink
+
+        return RingSink(target.removeprefix("ring://"))
+    if scheme == "display":
+        from edgesod.stream.window_sink import WindowSink
+
+        return WindowSink()
     if scheme not in ("", "file") or target in ("", "file://"):
         raise UsageError(f"{redacted(target) or 'nothing'} is not a sink", hint=f"one of: {SINKS}")
     path = Path(target.removeprefix("file://"))
@@ -55,7 +76,7 @@ def open_sink(target: str | os.PathLike[str], *, fps: float | None = None, size_
     if suffix in VIDEO_SUFFIXES and not path.is_dir():
         from edgesod.stream.video_sink import VideoSink
 
-        return VideoSink(path, fps=fps, size_hw=size_hw)
+        return VideoSink(path, fps=fps, size_hw=size_hw, is_live=is_live)
     if suffix in IMAGE_SUFFIXES and not path.is_dir():
         return PictureSink(path)
     if path.is_dir() or not suffix or target.endswith(("/", os.sep)):
@@ -72,7 +93,7 @@ class PictureSink(Sink):
         self._num_written = 0
         _make_folder(path.parent)
 
-    def write(self, image: NDArray[Any], frame: Frame) -> None:
+    def write(self, image: NDArray[Any], frame: Frame, result: Result | None = None) -> None:
         path = self._path
         if is_sequence(path.name):
             path = path.with_name(sequence_name(path.name, self._num_written))
@@ -92,7 +113,7 @@ class FolderSink(Sink):
         self._stems: set[str] = set()
         _make_folder(folder)
 
-    def write(self, image: NDArray[Any], frame: Frame) -> None:
+    def write(self, image: NDArray[Any], frame: Frame, result: Result | None = None) -> None:
         source = Path(frame.name)
         stem = f"{frame.index:06d}"
         if source.suffix.lower() in IMAGE_SUFFIXES:
@@ -106,8 +127,9 @@ class NullSink(Sink):
     """Takes every picture and keeps none, for measuring."""
 
     name = "null"
+    wants_picture = False
 
-    def write(self, image: NDArray[Any], frame: Frame) -> None:
+    def write(self, image: NDArray[Any], frame: Frame, result: Result | None = None) -> None:
         as_uint8(image)
 
 

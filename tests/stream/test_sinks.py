@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgesod.errors import OutputError, UsageError
+from edgesod.errors import BackendError, OutputError, UsageError
 from edgesod.stream import open_sink, open_source
+from edgesod.stream.by_source_sink import BySourceSink
+from edgesod.stream.pipe_sink import PipeSink
 from edgesod.types import Frame
 from tests.helpers.video import pictures, presentation_times, shared_clip, stamp_of
 
@@ -191,10 +193,65 @@ def test_what_is_no_picture_is_refused(image: np.ndarray, tmp_path: Path) -> Non
     assert names(tmp_path) == []
 
 
+# --- what is no file
+
+
+def test_raw_pictures_go_out_byte_by_byte(tmp_path: Path) -> None:
+    images = pictures(3)
+    with open(tmp_path / "raw", "wb") as file:
+        sink = PipeSink(file.fileno())
+        for image in images:
+            sink.write(image, Frame(image))
+        with pytest.raises(OutputError, match="began with"):
+            sink.write(images[0][:10], Frame(images[0]))
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "raw", np.uint8).reshape(3, *images[0].shape), images)
+
+
+def test_a_pipe_whose_reader_has_gone_says_so() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    image = pictures(1)[0]
+    try:
+        with pytest.raises(OutputError, match="the pipe is gone"):
+            PipeSink(writing).write(image, Frame(image))
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a screen cannot be taken away like this")
+def test_a_window_without_a_screen_is_refused_and_names_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(BackendError, match="no screen") as caught:
+        open_sink("display://0")
+    assert "--web" in caught.value.hint
+
+
+def test_each_of_several_sources_gets_its_own_file(tmp_path: Path) -> None:
+    images = pictures(6)
+    with BySourceSink([open_sink(tmp_path / f"o-{k}.mp4", fps=25) for k in range(2)]) as sink:
+        for k, image in enumerate(images):
+            sink.write(image, Frame(image, k // 2, k // 2 / 25, source=k % 2))
+    for number in range(2):
+        seen = [stamp_of(frame.image) for frame in open_source(tmp_path / f"o-{number}.mp4")]
+        assert seen == [number, number + 2, number + 4]
+
+
+def test_a_recording_of_what_does_not_come_again_can_be_played_before_it_is_finished(tmp_path: Path) -> None:
+    with open_sink(tmp_path / "o.mp4", fps=10, is_live=True) as sink:
+        for k, image in enumerate(pictures(60)):
+            sink.write(image, Frame(image, k, k / 10))
+        (begun,) = tmp_path.glob(".o-*.mp4")
+        copy = tmp_path / "copy.mp4"
+        copy.write_bytes(begun.read_bytes())
+    assert len(presentation_times(copy)) >= 20
+    assert [stamp_of(frame.image) for frame in open_source(tmp_path / "o.mp4")] == list(range(60))
+
+
 # --- names and places
 
 
-@pytest.mark.parametrize("target", ["out.gif", "rtsp://me:secret@cam/1", "display://0", ""])
+@pytest.mark.parametrize("target", ["out.gif", "rtsp://me:secret@cam/1", "webrtc://0", ""])
 def test_an_unknown_target_lists_the_grammar(target: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_sink(target)
