@@ -70,6 +70,8 @@ class TensorRtBuild(_Strict):
     dla_core: int | None = None
     batch: tuple[int, int, int] = (1, 1, 1)
     """Smallest, best and largest batch."""
+    options: tuple[str, ...] = ()
+    """What else was asked for, in the words of ``edgesod build``, such as ``--opt-level 5``."""
     layers: dict[str, int] = {}
     """Number of layers by the type they compute in, as the engine inspector reads them back."""
 
@@ -127,9 +129,13 @@ class Manifest(_Strict):
 
     @property
     def rebuild(self) -> str:
-        """The command that builds it again on this machine."""
-        command = f"edgesod build --model {self.recipe.model} --{self.precision}"
-        return f"{command} --backend {self.backend}" if self.tensorrt is not None else command
+        """The command that builds it again on this machine, with the options it was built with."""
+        words = ["edgesod build --model", self.recipe.model, f"--{self.precision}"]
+        if self.recipe.frame_hw is not None:
+            words.append(f"--frame-input {self.recipe.frame_hw[1]}x{self.recipe.frame_hw[0]}")
+        if self.tensorrt is not None:
+            words += [f"--backend {self.backend}", *self.tensorrt.options]
+        return " ".join(words)
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into ``folder``, whole or not at all."""

@@ -7,7 +7,7 @@ Recipes are TOML files named ``<model>-<size>-<precision>.toml`` in ``engines/re
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -91,6 +91,9 @@ class Recipe(_Strict):
     model: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     size_hw: tuple[int, int]
     precision: Precision
+    frame_hw: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    """Height and width of the frames that the network itself takes, uint8 BGR, and resizes and normalises
+    (:mod:`edgesod.export.frame_input`); ``None`` where that is done before it, for frames of any size."""
     preprocessing: Preprocessing = Preprocessing()
     postprocessing: Postprocessing = Postprocessing()
     quantisation: Quantisation = Quantisation()
@@ -104,8 +107,9 @@ class Recipe(_Strict):
 
     @property
     def name(self) -> str:
-        """``<model>-<size>-<precision>``, the engine folder's name."""
-        return f"{self.stem}-{self.precision}"
+        """``<model>-<size>-<precision>``, the engine folder's name; with ``-<width>x<height>`` where frames have one size."""
+        frames = f"-{self.frame_hw[1]}x{self.frame_hw[0]}" if self.frame_hw is not None else ""
+        return f"{self.stem}-{self.precision}{frames}"
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

@@ -95,9 +95,10 @@ def build(
         on_step(f"gate: {len(gate_set)} images, {gate_set.description}")
         session = _open(work / made.engine_file, made.tensorrt, recipe, name, threads)
         inputs, outputs = session.inputs, session.outputs
+        any_frame = recipe.model_copy(update={"frame_hw": None})
         with (
             Runtime.from_session(session, recipe) as engine,
-            Runtime.from_session(open_session(work / FP32, "fp32", "onnxruntime", threads), recipe) as reference,
+            Runtime.from_session(open_session(work / FP32, "fp32", "onnxruntime", threads), any_frame) as reference,
         ):
             report = measure(engine, reference, gate_set, on_progress)
         verdict(report, recipe)
@@ -131,7 +132,7 @@ def _maker(backend: str, tensorrt: TensorRtOptions | None) -> Maker:
 def _open(path: Path, built: TensorRtBuild | None, recipe: Recipe, backend: str, threads: int | None) -> Session:
     """Open an engine that has no manifest yet."""
     if built is None:
-        return open_session(path, recipe.precision, backend, threads)
+        return open_session(path, recipe.precision, backend, threads, cache=path.parent)
     from edgesod.runtime.tensorrt_session import TensorRtSession
 
     return TensorRtSession(path, built=built)

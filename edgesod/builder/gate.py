@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ from edgesod.evaluation.metrics import SodScorer
 from edgesod.evaluation.pairs import EvaluationSet
 from edgesod.manifest import GateReport
 from edgesod.processing.pictures import PHOTOGRAPHS, list_pictures, photograph, read_picture
+from edgesod.processing.resize import resize_image
 from edgesod.recipe import Recipe
 from edgesod.runtime import Runtime
 from edgesod.types import Mask
@@ -77,11 +79,12 @@ def measure(
     differences, ious = [], []
     ours, theirs = SodScorer(), SodScorer()
     sample: NDArray[np.uint8] | None = None
-    for k, (image, truth) in enumerate(images):
+    frame_hw = engine.recipe.frame_hw
+    for k, (image, truth) in enumerate(stretched(images, frame_hw) if frame_hw is not None else images):
         sample = image if sample is None else sample
         got, want = engine(image), reference(image)
         differences.append(float(np.abs(got.map_hw - want.map_hw).mean()))
-        ious.append(_iou(got.mask, want.mask))
+        ious.append(mask_iou(got.mask, want.mask))
         if truth is not None:
             ours.add(got.saliency, truth)
             theirs.add(want.saliency, truth)
@@ -99,7 +102,7 @@ def measure(
     latency, fp32_latency, speedup = _time_interleaved(engine, reference, sample)
     slower = engine.precision != "fp32" and speedup < 1
     return GateReport(
-        images=images.description,
+        images=images.description + (f", stretched to {frame_hw[1]}×{frame_hw[0]}" if frame_hw is not None else ""),
         n=len(differences),
         map_mae=statistics.fmean(differences),
         mask_iou=statistics.fmean(ious),
@@ -131,7 +134,17 @@ def verdict(report: GateReport, recipe: Recipe) -> None:
         )
 
 
-def _iou(a: Mask, b: Mask) -> float:
+def stretched(images: GateSet, size_hw: tuple[int, int]) -> Iterator[tuple[NDArray[np.uint8], Mask | None]]:
+    """Yield the images at the one size that an engine takes."""
+    height, width = size_hw
+    for image, truth in images:
+        if truth is not None:
+            truth = np.asarray(cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+        yield resize_image(image, size_hw, "linear"), truth
+
+
+def mask_iou(a: Mask, b: Mask) -> float:
+    """Return intersection over union of two masks; 1 where both are empty."""
     union = int(((a > 0) | (b > 0)).sum())
     return float(((a > 0) & (b > 0)).sum() / union) if union else 1.0
 

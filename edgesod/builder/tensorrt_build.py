@@ -153,6 +153,7 @@ class _Build:
             optimization_level=level,
             dla_core=options.dla_core,
             batch=options.batch,
+            options=options.words,
             layers=layer_types(information),
         )
 

@@ -88,36 +88,27 @@ def set_calibrator(config: trt.IBuilderConfig, calibration: Calibration, algorit
     if not version.TRT_GE_11:
         import tensorrt as trt
 
-        class Entropy(trt.IInt8EntropyCalibrator2):
+        class Answers:
+            """The callbacks, the same for every algorithm; the bindings look them up by name."""
+
+            def get_batch_size(self) -> int:
+                return 1
+
+            def get_batch(self, names: list[str]) -> list[int] | None:
+                return calibration.next_batch()
+
+            def read_calibration_cache(self) -> bytes | None:
+                return calibration.cache
+
+            def write_calibration_cache(self, cache: memoryview) -> None:
+                calibration.write_cache(cache)
+
+        class Entropy(Answers, trt.IInt8EntropyCalibrator2):
             def __init__(self) -> None:
                 trt.IInt8EntropyCalibrator2.__init__(self)
 
-            def get_batch_size(self) -> int:
-                return 1
-
-            def get_batch(self, names: list[str]) -> list[int] | None:
-                return calibration.next_batch()
-
-            def read_calibration_cache(self) -> bytes | None:
-                return calibration.cache
-
-            def write_calibration_cache(self, cache: memoryview) -> None:
-                calibration.write_cache(cache)
-
-        class MinMax(trt.IInt8MinMaxCalibrator):
+        class MinMax(Answers, trt.IInt8MinMaxCalibrator):
             def __init__(self) -> None:
                 trt.IInt8MinMaxCalibrator.__init__(self)
-
-            def get_batch_size(self) -> int:
-                return 1
-
-            def get_batch(self, names: list[str]) -> list[int] | None:
-                return calibration.next_batch()
-
-            def read_calibration_cache(self) -> bytes | None:
-                return calibration.cache
-
-            def write_calibration_cache(self, cache: memoryview) -> None:
-                calibration.write_cache(cache)
 
         config.int8_calibrator = Entropy() if algorithm == "EntropyCalibration2" else MinMax()

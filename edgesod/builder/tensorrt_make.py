@@ -14,7 +14,7 @@ from edgesod.runtime.tensorrt_version import require_tensorrt, version_number
 from .job import FP32, Job, Made
 from .tensorrt_build import BuildRequest
 from .tensorrt_calibrators import algorithm_for
-from .tensorrt_policy import TensorRtOptions, policy
+from .tensorrt_policy import Policy, TensorRtOptions, policy
 from .tensorrt_process import build_in_child
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def make_plan(job: Job, options: TensorRtOptions) -> Made:
     with open_cuda() as cuda:
         version = require_tensorrt(cuda)
     rule = policy(version, job.recipe.precision, options)
+    if job.recipe.frame_hw is not None:
+        _require_fitting_frames(job, rule, options)
     job.on_step(
         f"TensorRT {version}, {rule.typing}ly typed"
         + (f", builder flags {' and '.join(rule.builder_flags)}" if rule.builder_flags else "")
@@ -78,6 +80,17 @@ def make_plan(job: Job, options: TensorRtOptions) -> Made:
     )
     job.on_step("layers by type: " + ", ".join(f"{number} {kind}" for kind, number in built.layers.items()))
     return Made(PLAN, built)
+
+
+def _require_fitting_frames(job: Job, rule: Policy, options: TensorRtOptions) -> None:
+    """Refuse what a network that takes frames cannot be built with."""
+    if options.batch[2] > 1:
+        raise UsageError("a network that takes frames takes one at a time", hint="leave out --batch or --frame-input")
+    if rule.int8_route == "implicit" and job.calib is not None and job.calib.is_dir():
+        raise UsageError(
+            "TensorRT calibrates on what the network takes, and pictures of any size are no frames",
+            hint="--calib TABLE from `edgesod calibrate`, or leave out --frame-input",
+        )
 
 
 def _require_no_ranges(job: Job, version: str) -> None:

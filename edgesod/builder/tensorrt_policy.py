@@ -46,6 +46,23 @@ class TensorRtOptions(BaseModel):
     batch: tuple[Annotated[int, Field(ge=1)], int, int] = (1, 1, 1)
     """Smallest, best and largest number of images at a time. All 1: the shapes are fixed."""
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options of ``edgesod build`` that ask for this; :attr:`tactic_sources` has none."""
+        said = {
+            "--typing": self.typing,
+            "--int8-route": self.int8_route,
+            "--workspace": self.workspace_mib,
+            "--opt-level": self.optimization_level,
+            "--hardware-compatibility": self.hardware_compatibility,
+            "--dla": self.dla_core,
+            "--batch": ":".join(map(str, self.batch)),
+        }
+        words = [f"{option} {value}" for option, value in said.items() if value not in (None, "auto", "none", "1:1:1")]
+        if self.is_version_compatible:
+            words.append("--version-compatible")
+        return tuple(words)
+
 
 @dataclass(frozen=True)
 class Policy:

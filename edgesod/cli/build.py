@@ -32,6 +32,7 @@ def command(
         Path | None, typer.Option(help="Images for the gate, with masks if you have them (images/ and masks/).")
     ] = None,
     backend: _options.Backend = "auto",
+    frame_input: _options.FrameInput = None,
     typing: _options.Typing = "auto",
     int8_route: _options.Int8Route = "auto",
     workspace: _options.Workspace = None,
@@ -70,6 +71,8 @@ def command(
         model=model, precision=precision or "int8", recipe_file=recipe_file, weights=weights, onnx=onnx, size=size
     )
     with source as (recipe, fp32_onnx), _output.progress("build") as update:
+        if frame_input is not None:
+            recipe = recipe.model_copy(update={"frame_hw": _options.frame_hw(frame_input)})
         folder = build(
             recipe,
             fp32_onnx,

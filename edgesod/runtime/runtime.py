@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -24,10 +25,10 @@ from edgesod.recipe import Precision, Recipe, recipe_for
 from edgesod.runtime.powers import StagesInputs, TimesStages
 from edgesod.runtime.select import AUTO, choose_backend, open_session
 from edgesod.runtime.session import Session
-from edgesod.types import Result, TensorSpec
+from edgesod.types import Frame, Result, TensorSpec
 
 if TYPE_CHECKING:
-    from edgesod.stream import Source
+    from edgesod.stream import LiveStatistics, Source
 
 DEFAULT_PRECISION: Precision = "int8"
 
@@ -97,8 +98,8 @@ class Runtime:
         """Wrap a session, which then belongs to the runtime and is closed with it.
 
         Args:
-            session: Takes one float32 ``(1, 3, h, w)`` of the recipe's size, returns one float32 ``(1, 1, h, w)`` in
-                [0, 1], under any names.
+            session: Takes one float32 ``(1, 3, h, w)`` of the recipe's size, or uint8 ``(1, H, W, 3)`` of its frames' where
+                it names one; returns one float32 ``(1, 1, h, w)`` in [0, 1]. Under any names.
             recipe: What is done before and after.
 
         Raises:
@@ -125,7 +126,7 @@ class Runtime:
             A result, or a list of as many; ``times_ms`` has ``preprocess``, ``inference`` and ``postprocess``.
 
         Raises:
-            InputError: Not a picture.
+            InputError: Not a picture, or not of the one size that the engine takes (:attr:`Recipe.frame_hw`).
             CheckFailed: The network gave values that are not finite.
             BackendError: The runtime is closed.
         """
@@ -133,31 +134,43 @@ class Runtime:
             return [self._run(one) for one in image]
         return self._run(image)
 
-    def stream(self, source: str | os.PathLike[str] | Source) -> Iterator[Result]:
+    def stream(
+        self,
+        source: str | os.PathLike[str] | Source | Sequence[str | os.PathLike[str] | Source],
+        *,
+        statistics: LiveStatistics | None = None,
+    ) -> Iterator[Result]:
         """Yield a result with its ``frame`` for each frame of a source, which is closed at the end.
 
-        A thread reads ahead; of a live source only the newest frame is kept, of the others every one.
+        Threads read and compute ahead; of a live source only the newest frame and the newest result are kept, of the others
+        every one. Of several sources one frame is taken from each in turn, and ``result.frame.source`` says whose it is.
 
         Args:
-            source: What :func:`~edgesod.stream.open_source` takes, or what it returned.
+            source: What :func:`~edgesod.stream.open_source` takes, or what it returned; or several of them.
+            statistics: Fed while it goes on, for another thread to look at.
 
         Raises:
             InputError: The source cannot be read.
             SourceLost: A live source went away.
+            DeviceError: The engine does not come back.
         """
-        from edgesod.stream import Capture, open_source  # cameras and videos are of no concern to who brings own frames
+        from edgesod.stream import open_source, stream_results  # of no concern to who brings own frames
 
-        opened = open_source(source) if isinstance(source, (str, os.PathLike)) else source
-        with Capture(opened) as frames:
-            for frame in frames:
-                result = self._run(frame.image)
-                result.frame = frame
-                yield result
+        several = source if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+        with ExitStack() as stack:
+            opened = [stack.enter_context(open_source(one) if isinstance(one, (str, os.PathLike)) else one) for one in several]
+            stack.pop_all()  # from here on the threads that read them close them
+        yield from stream_results(opened, self._run_frame, statistics=statistics)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the backend says about where it runs (:attr:`Session.facts`): on a GPU its name, and why no graph is replayed."""
+        return self._session.facts
 
     def warm_up(self) -> None:
         """Run a black frame, so that the first real one is as fast as the rest."""
         for _ in range(_WARM_UP_RUNS):
-            self._run(np.zeros((*self.size_hw, 3), np.uint8))
+            self._run(np.zeros((*(self.recipe.frame_hw or self.size_hw), 3), np.uint8))
 
     def close(self) -> None:
         """Free the engine, after a frame that is under way; safe to call twice."""
@@ -183,7 +196,7 @@ class Runtime:
                 hint=f"edgesod build --model {manifest.recipe.model} --{manifest.precision} --backend {backend}",
             )
         name, _ = choose_backend(manifest.precision, manifest.backend)
-        session = open_session(folder / manifest.engine_file, manifest.precision, name, threads)
+        session = open_session(folder / manifest.engine_file, manifest.precision, name, threads, cache=folder)
         try:
             _check_manifest_tensors(folder, manifest, session)
         except ManifestMismatch:
@@ -211,15 +224,20 @@ class Runtime:
         self._is_closed = False
         log.debug("%s opened, %s", recipe.name, reason)
 
+    def _run_frame(self, frame: Frame) -> Result:
+        result = self._run(frame.image)
+        result.frame = frame
+        return result
+
     def _run(self, image: Any) -> Result:
         with self._lock:
             if self._is_closed:
                 raise BackendError("this runtime is closed", hint="open another one")
             began = time.perf_counter()
             bgr = as_bgr(image)
-            preprocess(bgr, self.recipe, self._tensor)
+            tensor = self._prepare(bgr)
             prepared = time.perf_counter()
-            output = self._session.run({self._input: self._tensor})[self._output]
+            output = self._session.run({self._input: tensor})[self._output]
             inferred = time.perf_counter()
             result = postprocess(output, self.recipe, (bgr.shape[0], bgr.shape[1]))
             ended = time.perf_counter()
@@ -231,6 +249,18 @@ class Runtime:
         if self._timed is not None:
             result.times_ms |= self._timed.times_ms
         return result
+
+    def _prepare(self, bgr: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return what the network takes: the frame itself where it does the rest, else the tensor made of it."""
+        wanted = self.recipe.frame_hw
+        if wanted is None:
+            return preprocess(bgr, self.recipe, self._tensor)
+        if bgr.shape[:2] != wanted:
+            raise InputError(
+                f"{self.recipe.name} takes frames of {wanted[1]}×{wanted[0]} alone, this one is {bgr.shape[1]}×{bgr.shape[0]}",
+                hint="have the source give that size, or build an engine for any size: leave out --frame-input",
+            )
+        return bgr[None]
 
 
 def is_built_from_shipped(folder: Path, recipe: Recipe) -> bool:
@@ -247,12 +277,13 @@ def _is_folder(engine: str | os.PathLike[str]) -> bool:
 
 
 def _check_tensors(session: Session, recipe: Recipe) -> None:
-    """Raise unless the network takes one image of the recipe's size and returns one map."""
-    wanted_in, wanted_out = (1, 3, *recipe.size_hw), (1, 1)
-    fits_in = len(session.inputs) == 1 and (session.inputs[0].shape, session.inputs[0].dtype) == (wanted_in, "float32")
+    """Raise unless the network takes one image of the recipe's size, or one of its frames, and returns one map."""
+    wanted_out = (1, 1)
+    wanted_in, kind = ((1, 3, *recipe.size_hw), "float32") if recipe.frame_hw is None else ((1, *recipe.frame_hw, 3), "uint8")
+    fits_in = len(session.inputs) == 1 and (session.inputs[0].shape, session.inputs[0].dtype) == (wanted_in, kind)
     if not fits_in:
         raise InputError(
-            f"{recipe.name} takes one float32 image {wanted_in}, this network takes {_listed(session.inputs)}",
+            f"{recipe.name} takes one {kind} image {wanted_in}, this network takes {_listed(session.inputs)}",
             hint="export it at the recipe's size: `edgesod export`",
         )
     output = session.outputs[0] if len(session.outputs) == 1 else None

@@ -33,6 +33,11 @@ class Session(ABC):
         self.outputs = tuple(outputs)
         self._is_closed = False
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What else a measurement has to say about where it was made; nothing for most backends."""
+        return {}
+
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run the network once.
 

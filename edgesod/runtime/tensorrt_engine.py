@@ -91,6 +91,7 @@ class Engine:
 
         Raises:
             DeviceError: There is no memory for one.
+            BackendError: There is one already, and TensorRT before 10 gives an engine with a free batch no other.
         """
         context = self.native.create_execution_context()
         if context is None:
@@ -100,6 +101,12 @@ class Engine:
             )
         for name in self.names()[0]:
             if -1 in tuple(self.native.get_tensor_shape(name)):
+                if context.active_optimization_profile < 0:  # another context has it
+                    del context  # or the traceback would keep it alive
+                    raise BackendError(
+                        f"TensorRT {version.tensorrt_version()} has one execution context alone run an engine with a free batch",
+                        hint="build it without --batch, or update to TensorRT 10 or later",
+                    )
                 smallest = tuple(self.native.get_tensor_profile_shape(name, 0)[0])
                 if not context.set_input_shape(name, smallest):
                     del context  # or the traceback would keep it alive

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.errors import BackendError, DeviceError, InputError
 from edgesod.manifest import TensorRtBuild
-from edgesod.runtime.cuda import Buffer, Cuda, Graph, Stream, open_cuda
+from edgesod.runtime.cuda import Buffer, Cuda, Graph, Resource, Stream, open_cuda
 from edgesod.runtime.cuda.tensors import DeviceTensor, device_tensor, is_device_tensor
 from edgesod.runtime.session import Arrays, Session, check_arrays
 from edgesod.runtime.tensorrt_engine import Engine
 from edgesod.runtime.tensorrt_profile import LayerTime, time_layers
+from edgesod.runtime.tensorrt_shared import SharedEngine
 from edgesod.types import StageTimes, TensorSpec
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 NAME = "tensorrt"
 
 Memory = Literal["auto", "pinned", "mapped"]
+R = TypeVar("R", bound=Resource)
 
 
 class TensorRtSession(Session):
@@ -32,18 +35,18 @@ class TensorRtSession(Session):
 
     Everything it needs is allocated when it opens. :meth:`run` allocates only the arrays it gives away; :meth:`run_async`
     and :meth:`run_into` nothing. Written into :attr:`staging`, an input is not copied on the host either. Inputs may be
-    tensors that lie in the GPU's memory.
+    tensors that lie in the GPU's memory. Further sessions on the same engine come from :meth:`fork`.
 
     Args:
         path: The engine file. A manifest beside it is compared with this machine before TensorRT gets to see the engine.
         memory: ``"pinned"``: page-locked memory, copied to the GPU and back. ``"mapped"``: memory that both use in place, for
             boards whose CPU and GPU share theirs. ``"auto"``: mapped where the GPU is integrated.
         graph: Record the network as a CUDA graph after the first run and replay it from then on, where that can be done.
-        cuda: A GPU that is open, for what it is used with beside this session; it then belongs to the session.
+        cuda: A GPU that is open, for what it is used with beside this session; it then belongs to the session and its forks.
         built: How the engine was built, where that was here, a moment ago, and it has no manifest yet.
 
     Attributes:
-        cuda: The GPU, closed with the session.
+        cuda: The GPU, closed with the last session on the engine.
         memory: ``"pinned"`` or ``"mapped"``.
         graph_reason: Why the last run was not the replay of a graph; empty where it was.
 
@@ -63,47 +66,92 @@ class TensorRtSession(Session):
         cuda: Cuda | None = None,
         built: TensorRtBuild | None = None,
     ) -> None:
-        self.cuda = open_cuda() if cuda is None else cuda  # before TensorRT: see require_tensorrt
-        self._engine: Engine | None = None
+        shared = SharedEngine(open_cuda() if cuda is None else cuda)  # before TensorRT: see require_tensorrt
+        try:
+            with shared.cuda.bound():
+                shared.engine = Engine(path, shared.cuda, built)
+        except BaseException:
+            shared.cuda.close()
+            raise
+        self._open(shared, memory, graph)
+
+    def fork(self) -> TensorRtSession:
+        """Open another session on the same engine, with an execution context, a stream and memory of its own.
+
+        The weights are on the GPU once. What two sessions were given by :meth:`run_async` overlaps there; threads take turns in
+        giving it. Each is closed by itself, in any order; the engine goes with the last one.
+
+        Raises:
+            BackendError: The session is closed; or before TensorRT 10 the engine's batch is free, and one context has its
+                profile.
+            DeviceError: The GPU has too little memory, or fails.
+        """
+        self._require_open()
+        other = TensorRtSession.__new__(TensorRtSession)
+        other._open(self._shared, self.memory, self._asks_for_graph)
+        return other
+
+    def _open(self, shared: SharedEngine, memory: Memory, graph: bool) -> None:
+        self._shared, self.cuda = shared, shared.cuda
         self._context: trt.IExecutionContext | None = None
         self._graph: Graph | None = None
         self._pending: _Pending | None = None
         self._times: StageTimes | None = None
         self._staging: dict[str, NDArray[Any]] = {}
+        self._host: dict[str, Buffer] = {}
+        self._device: dict[str, Buffer] = {}
+        self._owned: list[Resource] = []
+        self._addresses: dict[str, int] = {}
+        self._asks_for_graph = self._wants_graph = graph
         self.graph_reason = "the first run is never a graph's" if graph else "not asked for"
-        self._wants_graph = graph
-        self.cuda.before_close(self._let_go)
+        shared.join(self)
         try:
             with self.cuda.bound():
-                self._open(path, memory, built)
+                self._allocate(memory)
         except BaseException:
-            self.cuda.close()
+            shared.leave(self)
             raise
 
-    def _open(self, path: Path, memory: Memory, built: TensorRtBuild | None) -> None:
-        self._engine = Engine(path, self.cuda, built)
+    def _allocate(self, memory: Memory) -> None:
         self._context = self._engine.context()
         names = self._engine.names()
         inputs, outputs = ([self._engine.spec(self._context, name) for name in some] for some in names)
         super().__init__(NAME, inputs, outputs)
-        is_mapped = memory == "mapped" or (memory == "auto" and self.cuda.device_info().is_integrated)
+        self._gpu = self.cuda.device_info()
+        is_mapped = memory == "mapped" or (memory == "auto" and self._gpu.is_integrated)
         self.memory: Memory = "mapped" if is_mapped else "pinned"
-        self._host: dict[str, Buffer] = {}
-        self._device: dict[str, Buffer] = {}
         for spec in (*inputs, *outputs):
             nbytes = _nbytes(spec)
-            self._host[spec.name] = self.cuda.mapped(nbytes) if is_mapped else self.cuda.pinned(nbytes)
-            self._device[spec.name] = self._host[spec.name] if is_mapped else self.cuda.malloc(nbytes)
+            self._host[spec.name] = self._own(self.cuda.mapped(nbytes) if is_mapped else self.cuda.pinned(nbytes))
+            self._device[spec.name] = self._host[spec.name] if is_mapped else self._own(self.cuda.malloc(nbytes))
         self._staging = {spec.name: _array(self._host[spec.name], spec) for spec in inputs}
-        self._stream: Stream = self.cuda.stream()
-        self._events = tuple(self.cuda.event() for _ in range(4))
-        self._addresses: dict[str, int] = {}
+        self._stream: Stream = self._own(self.cuda.stream())
+        self._events = tuple(self._own(self.cuda.event()) for _ in range(4))
         self._set_addresses({name: buffer.pointer for name, buffer in self._device.items()})
+
+    def _own(self, resource: R) -> R:
+        self._owned.append(resource)
+        return resource
+
+    @property
+    def _engine(self) -> Engine:
+        assert self._shared.engine is not None  # a session that is open keeps it open
+        return self._shared.engine
 
     @property
     def staging(self) -> Mapping[str, NDArray[Any]]:
         """The memory that inputs are sent from, by name. Not to be written to while a run is under way, nor after closing."""
         return MappingProxyType(self._staging)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """GPU, CUDA provider, how memory is shared, and :attr:`graph_reason` as of the last run."""
+        return {
+            "gpu": self._gpu.text,
+            "cuda_provider": self.cuda.name,
+            "gpu_memory": self.memory,
+            "graph_reason": self.graph_reason,
+        }
 
     @property
     def times_ms(self) -> StageTimes:
@@ -162,7 +210,6 @@ class TensorRtSession(Session):
         """
         self._require_open()
         self._require_idle()
-        assert self._engine is not None  # an open session has one
         with self.cuda.bound():
             addresses = {name: buffer.pointer for name, buffer in self._device.items()}
             return time_layers(self._engine, addresses, self.cuda, self._stream, runs)
@@ -238,7 +285,6 @@ class TensorRtSession(Session):
 
     def _execute(self) -> None:
         assert self._context is not None  # an open session has one
-        assert self._engine is not None
         if not self._context.execute_async_v3(self._stream.handle):
             raise DeviceError(
                 f"TensorRT cannot run the engine: {self._engine.messages.last()}", hint="`nvidia-smi` or `dmesg` may say why"
@@ -246,7 +292,6 @@ class TensorRtSession(Session):
 
     def _set_addresses(self, addresses: Mapping[str, int]) -> None:
         assert self._context is not None  # an open session has one
-        assert self._engine is not None
         for name, address in addresses.items():
             if self._addresses.get(name) != address:
                 if not self._context.set_tensor_address(name, address):
@@ -279,24 +324,22 @@ class TensorRtSession(Session):
             raise BackendError("a run is under way", hint="wait for it: pending.wait()")
 
     def _close(self) -> None:
-        self.cuda.close()
+        self._shared.leave(self)
 
-    def _let_go(self) -> None:
-        """Free what is TensorRT's, before the memory and the stream that it uses; the provider frees those after."""
+    def let_go(self) -> list[Resource]:
+        """Drop what is TensorRT's and return the memory, stream and events that it used, for :class:`SharedEngine` to free."""
         self._is_closed = True
         self._pending = None
         self._staging = {}
-        try:
-            if self._context is not None:
+        if self._context is not None:
+            with suppress(DeviceError):  # a GPU that was lost
                 self.cuda.synchronise()
-            if self._graph is not None:
+        if self._graph is not None:
+            with suppress(DeviceError):
                 self.cuda.free(self._graph)
-        finally:
-            self._graph = None
-            self._context = None
-            if self._engine is not None:
-                self._engine.close()
-                self._engine = None
+        self._graph = self._context = None
+        owned, self._owned = self._owned, []
+        return owned
 
 
 class _Pending:

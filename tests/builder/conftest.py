@@ -47,8 +47,11 @@ class Bench:
         self.source = write_small(folder / "small.onnx")
         write_small(self.work / FP32)
 
-    def make(self, precision: Precision, calib: Path | None = None, **asked: Any) -> Made:
-        job = Job(recipe(precision), self.source, self.work, calib, self.told.steps.append, self._progress)
+    def make(
+        self, precision: Precision, calib: Path | None = None, frame_hw: tuple[int, int] | None = None, **asked: Any
+    ) -> Made:
+        what = recipe(precision).model_copy(update={"frame_hw": frame_hw})
+        job = Job(what, self.source, self.work, calib, self.told.steps.append, self._progress)
         return tensorrt_make.make_plan(job, TensorRtOptions(**asked))
 
     def _progress(self, done: int, total: int | None) -> None:

@@ -22,7 +22,7 @@ from edgesod.files import sha256_of
 from edgesod.manifest import check_manifest, read_manifest
 from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Precision, Recipe, recipe_for
-from edgesod.runtime import MemorySession, Runtime, open_session
+from edgesod.runtime import MemorySession, Runtime, compiled, open_session
 from edgesod.types import TensorSpec
 from tests.helpers.pairs import write_pairs
 
@@ -124,7 +124,7 @@ def test_manifest_records_the_whole_chain(tmp_path: Path, precision: str) -> Non
     manifest = check_manifest(folder)
     assert manifest == read_manifest(folder)
     assert manifest.sha256["model.onnx"] == sha256_of(zoo.shipped("u2netp").onnx)
-    assert set(manifest.sha256) == {p.name for p in folder.iterdir()} - {"manifest.json"}
+    assert set(manifest.sha256) == {p.name for p in folder.iterdir()} - {"manifest.json", compiled.FILE_NAME}
     assert manifest.inputs[0].shape == (1, 3, 320, 320)
     assert manifest.gate.n == 4
     assert manifest.gate.map_mae < 0.01

@@ -85,6 +85,12 @@ def test_options_reach_tensorrt(bench: Bench, machine: Machine, tensorrt: Module
     assert plan["compatibility"] == "AMPERE_PLUS"
     assert (record.optimization_level, record.is_version_compatible, record.hardware_compatibility) == (5, True, "ampere-plus")
     assert "workspace 64 of 8192" in bench.told.steps
+    assert record.options == (
+        "--workspace 64",
+        "--opt-level 5",
+        "--hardware-compatibility ampere-plus",
+        "--version-compatible",
+    )
 
 
 @parametrize("tensorrt_version", ["8.5.3.1"])

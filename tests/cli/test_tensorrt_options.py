@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import typer
 
 from edgesod.builder import TensorRtOptions
-from edgesod.cli._options import tensorrt_options
+from edgesod.cli._options import frame_hw, tensorrt_options
+from edgesod.cli.app import app
 from edgesod.errors import UsageError
 
 NOTHING: dict[str, Any] = {
@@ -37,6 +39,19 @@ def test_options_are_taken_as_they_are_typed() -> None:
         batch=(1, 2, 8),
     )
     assert tensorrt_options(**NOTHING | {"batch": "4"}) == TensorRtOptions(batch=(1, 4, 4))
+    assert TensorRtOptions().words == ()
+    command = typer.main.get_command(app).commands["build"]  # type: ignore[attr-defined]
+    for options in (got, TensorRtOptions(typing="strong", hardware_compatibility="same-compute-capability", dla_core=0)):
+        assert options is not None
+        typed = command.make_context("build", " ".join(options.words).split()).params
+        assert tensorrt_options(**{name: typed[name] for name in NOTHING}) == options
+
+
+def test_sizes_of_frames_are_width_by_height() -> None:
+    assert frame_hw("1280x720") == (720, 1280)
+    for text in ("720", "1280x", "1280x-720", "0x720", "1280x720x3", "wide"):
+        with pytest.raises(UsageError, match="no size of frames"):
+            frame_hw(text)
 
 
 @pytest.mark.parametrize(

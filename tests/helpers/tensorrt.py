@@ -6,11 +6,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pytest
+
 from edgesod.files import sha256_of
 from edgesod.manifest import TensorRtBuild, read_manifest
 from edgesod.runtime.cuda import memory
 from tests.contract.fake.plan import Layer, Plan
-from tests.helpers.engines import make_engine, write_tiny
+from tests.helpers.engines import INPUT, make_engine, run_tiny, write_tiny
+
+NEWEST = pytest.mark.parametrize("tensorrt_version", ["11.4.0.106"])
+NOTHING = {"buffers": 0, "streams": 0, "events": 0, "graphs": 0, "contexts": 0}
+"""What is alive on a simulated GPU that nobody uses."""
+
+
+def feed(seed: int = 0) -> np.ndarray:
+    """Return an input of the tiny network."""
+    return np.random.default_rng(seed).normal(0, 1, INPUT.shape).astype(np.float32)
+
+
+def assert_right(found: np.ndarray, image: np.ndarray) -> None:
+    """Compare a map with NumPy's of the same input."""
+    np.testing.assert_allclose(found, run_tiny(image), atol=1e-5)
 
 
 def write_plan(path: Path, tensorrt: ModuleType, *, onnx: Path | None = None, **facts: Any) -> Path:

@@ -6,10 +6,10 @@ import ast
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,17 +23,9 @@ from edgesod.runtime.cuda import VARIABLE, driver_is_installed, memory, open_cud
 from tests.contract import fixtures
 from tests.contract.machine import Machine
 from tests.helpers.cli import ROOT, edgesod
-from tests.helpers.tensorrt import make_tensorrt_engine, write_plan
+from tests.helpers.tensorrt import NEWEST, make_tensorrt_engine, write_plan
 
-NEWEST = pytest.mark.parametrize("tensorrt_version", ["11.4.0.106"])
 LIMIT_S = 5
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[memory.Driver]:
-    monkeypatch.setenv(VARIABLE, "memory")
-    with memory.simulated(gpus=(memory.GPU,)) as driver:
-        yield driver
 
 
 # -- as commands -------------------------------------------------------------------------------------------------------
@@ -160,6 +152,20 @@ def test_old_pythons_are_told() -> None:
     assert done.stderr.startswith("edgesod: error: this is Python 3.8, edgesod needs 3.10 or later\n  try: update a Jetson")
     for name in ("__init__", "__main__", "errors"):  # what such a Python gets to read before it is told
         ast.parse((ROOT / f"edgesod/{name}.py").read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("name", ["python3.8", "python3.9"])
+def test_old_pythons_that_are_there_say_it_themselves(name: str) -> None:
+    if shutil.which(name) is None or subprocess.run([name, "-V"], capture_output=True, check=False).returncode:
+        pytest.skip(f"there is no {name}")
+    command = [name, "-B", "-m", "edgesod", "build", "--model", "u2netp"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (4, "")
+    number = name.removeprefix("python")
+    assert done.stderr.startswith(
+        f"edgesod: error: this is Python {number}, edgesod needs 3.10 or later\n  try: update a Jetson"
+    )
+    assert len(done.stderr.splitlines()) == 2
 
 
 # -- in the process ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgesod.runtime.cuda.base import Buffer, Cuda, Event, Graph, Stream
+from edgesod.runtime.cuda.base import Cuda
+from edgesod.runtime.cuda.resources import Buffer, Event, Graph, Resource, Stream
 from edgesod.runtime.cuda.select import VARIABLE, choose_provider, driver_is_installed, open_cuda
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Cuda",
     "Event",
     "Graph",
+    "Resource",
     "Stream",
     "choose_provider",
     "driver_is_installed",

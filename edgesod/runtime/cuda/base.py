@@ -8,67 +8,21 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.errors import BackendError, DeviceError
 from edgesod.manifest import Gpu
+from edgesod.runtime.cuda.resources import Buffer, Event, Graph, Resource, Stream
 
 log = logging.getLogger("edgesod.runtime.cuda")
 
 _EXIT_WAIT_S = 1.0
 
 
-@dataclass(eq=False)
-class _Resource:
-    native: Any
-    """The provider's own object or number."""
-
-
-@dataclass(eq=False)
-class Buffer(_Resource):
-    """Memory of the GPU, of the host, or of both.
-
-    Attributes:
-        pointer: The address a kernel takes; for pinned memory the host's own.
-        nbytes: Its size.
-        host: uint8 ``(nbytes,)``, the memory as the host sees it until it is freed; ``None`` for memory of the GPU alone.
-    """
-
-    pointer: int
-    nbytes: int
-    host: NDArray[np.uint8] | None = None
-
-    @property
-    def array(self) -> NDArray[np.uint8]:
-        """The memory as the host sees it; not to be touched while a copy or a kernel that uses it is under way."""
-        if self.host is None:
-            raise DeviceError("the host cannot see memory of the GPU alone", hint="copy it with d2h_async first")
-        return self.host
-
-
-@dataclass(eq=False)
-class Stream(_Resource):
-    """Work that is done in order. ``handle`` is its ``cudaStream_t`` as a number."""
-
-    handle: int
-
-
-@dataclass(eq=False)
-class Event(_Resource):
-    """A moment in a stream."""
-
-
-@dataclass(eq=False)
-class Graph(_Resource):
-    """Work recorded once, to be launched as a whole."""
-
-
-_R = TypeVar("_R", bound=_Resource)
+_R = TypeVar("_R", bound=Resource)
 
 
 class Cuda(ABC):
@@ -81,15 +35,16 @@ class Cuda(ABC):
     Attributes:
         name: ``cuda-python``, ``pycuda`` or ``memory``.
         has_graphs: Whether :meth:`capture` works.
+        lock: What :meth:`bound` and :meth:`close` hold; the same thread may take it again.
     """
 
     name: ClassVar[str]
     has_graphs: ClassVar[bool]
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._owner: int | None = None
-        self._resources: dict[int, _Resource] = {}
+        self._resources: dict[int, Resource] = {}
         self._before_close: list[Callable[[], None]] = []
         self._is_closed = False
         _OPEN[id(self)] = self
@@ -103,7 +58,7 @@ class Cuda(ABC):
         Raises:
             DeviceError: It is closed.
         """
-        with self._lock:
+        with self.lock:
             if self._is_closed:
                 raise _closed()
             if self._owner is not None:  # the lock let us in, so it is this thread, further in
@@ -127,7 +82,7 @@ class Cuda(ABC):
 
         Nothing is left behind even where freeing fails, as it does after a GPU was lost.
         """
-        with self._lock:
+        with self.lock:
             if self._is_closed:
                 return
             was_bound = is_attached = self._owner is not None
@@ -209,7 +164,7 @@ class Cuda(ABC):
         self._require_owner()
         return self._keep(self._event())
 
-    def free(self, *resources: _Resource) -> None:
+    def free(self, *resources: Resource) -> None:
         """Free buffers, streams, events and graphs, of which none may be in use.
 
         Raises:
@@ -220,6 +175,12 @@ class Cuda(ABC):
             self._require_live(resource)
             del self._resources[id(resource)]
             self._destroy(resource)
+
+    def discard(self, *resources: Resource) -> None:
+        """Free what of some resources is live, as :meth:`close` does: users before what they use, whatever fails."""
+        self._require_owner()
+        for resource in _by_dependence([resource for resource in resources if id(resource) in self._resources]):
+            _quietly(self.free, resource)
 
     def h2d_async(self, target: Buffer, source: Buffer | NDArray[Any], stream: Stream) -> None:
         """Copy from the host to ``target``, all of ``source``, in stream order.
@@ -299,7 +260,7 @@ class Cuda(ABC):
                 "the GPU was used by a thread that does not own it", hint="do it within `with cuda.bound():`, in that thread"
             )
 
-    def _require_live(self, *resources: _Resource) -> None:
+    def _require_live(self, *resources: Resource) -> None:
         for resource in resources:
             if id(resource) not in self._resources:
                 raise DeviceError(f"this {type(resource).__name__.lower()} was freed, or belongs to another context")
@@ -355,7 +316,7 @@ class Cuda(ABC):
     def _event(self) -> Event: ...
 
     @abstractmethod
-    def _destroy(self, resource: _Resource) -> None: ...
+    def _destroy(self, resource: Resource) -> None: ...
 
     @abstractmethod
     def _copy(self, device: Buffer, host: Buffer | NDArray[Any], stream: Stream, *, to_device: bool) -> None:
@@ -377,30 +338,6 @@ class Cuda(ABC):
     def _launch(self, graph: Graph, stream: Stream) -> None: ...
 
 
-def no_driver(detail: str) -> BackendError:
-    """Return the error for a machine without a driver."""
-    return BackendError(
-        f"there is no NVIDIA driver here: {detail}",
-        hint="install the driver, so that `nvidia-smi` lists the GPU (a container needs --gpus all); or use another backend",
-    )
-
-
-def no_device(count: int) -> BackendError:
-    """Return the error for a driver that finds no GPU, or too few."""
-    return BackendError(
-        "the NVIDIA driver finds no GPU" if count == 0 else f"the NVIDIA driver finds no more than {count} GPU",
-        hint="look at CUDA_VISIBLE_DEVICES and `nvidia-smi` (a container needs --gpus all); or use another backend",
-    )
-
-
-def out_of_memory(nbytes: int, where: str) -> DeviceError:
-    """Return the error for an allocation that failed."""
-    return DeviceError(
-        f"out of memory: {nbytes / 2**20:.1f} MiB of {where} cannot be had",
-        hint="close other programs that use the GPU, or build for a smaller batch",
-    )
-
-
 _OPEN: dict[int, Cuda] = {}
 """Held strongly, so that one nobody closed is closed in order at exit and never by the garbage collector in any order."""
 
@@ -417,16 +354,16 @@ def at_exit_after_all(function: Callable[[], None]) -> None:
 def _close_all() -> None:
     for cuda in list(_OPEN.values()):
         # a thread that hangs within it keeps its own; the rest of the program may still end
-        if cuda._lock.acquire(timeout=_EXIT_WAIT_S):
+        if cuda.lock.acquire(timeout=_EXIT_WAIT_S):
             try:
                 cuda.close()
             finally:
-                cuda._lock.release()
+                cuda.lock.release()
     for function in _AFTER_ALL:
         _quietly(function)
 
 
-def _by_dependence(resources: Iterable[_Resource]) -> list[_Resource]:
+def _by_dependence(resources: Iterable[Resource]) -> list[Resource]:
     """Order resources so that whatever uses another comes before it."""
     kinds = (Graph, Event, Buffer, Stream)
     return [resource for kind in kinds for resource in resources if isinstance(resource, kind)]

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from edgesod.errors import DeviceError
 from edgesod.manifest import Gpu
-from edgesod.runtime.cuda.base import Buffer, Cuda, Event, Graph, Stream, no_device, out_of_memory
+from edgesod.runtime.cuda.base import Cuda
+from edgesod.runtime.cuda.failures import no_device, out_of_memory
+from edgesod.runtime.cuda.resources import Buffer, Event, Graph, Stream
 
 Fault = Literal["out of memory", "lost"]
 

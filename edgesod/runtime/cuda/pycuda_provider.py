@@ -11,17 +11,9 @@ from numpy.typing import NDArray
 
 from edgesod.errors import BackendError, DeviceError
 from edgesod.manifest import Gpu
-from edgesod.runtime.cuda.base import (
-    Buffer,
-    Cuda,
-    Event,
-    Graph,
-    Stream,
-    at_exit_after_all,
-    no_device,
-    no_driver,
-    out_of_memory,
-)
+from edgesod.runtime.cuda.base import Cuda, at_exit_after_all
+from edgesod.runtime.cuda.failures import no_device, no_driver, out_of_memory
+from edgesod.runtime.cuda.resources import Buffer, Event, Graph, Stream
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 

@@ -38,6 +38,8 @@ class IExecutionContext:
         given, fixed = tuple(shape), self._engine._graph.inputs.get(name, (0, None))[1]
         if fixed is None or len(given) != len(fixed) or any(b not in (-1, a) for a, b in zip(given, fixed, strict=True)):
             return self._fail(f"{name} cannot have the shape {given}")
+        if self.active_optimization_profile < 0:
+            return self._fail("no optimization profile has been set")
         low, _, high = self._engine._plan.profiles[self.active_optimization_profile].get(name, (given, given, given))
         if not all(a <= b <= c for a, b, c in zip(low, given, high, strict=True)):
             return self._fail(f"the shape {given} of {name} is outside the profile's {low} to {high}")
@@ -77,6 +79,10 @@ class IExecutionContext:
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         if not 0 <= profile_index < self._engine.num_optimization_profiles:
             return self._fail(f"there is no optimization profile {profile_index}")
+        if self._fake.record.number < (10, 0) and any(
+            other.active_optimization_profile == profile_index for other in self._engine._contexts if other is not self
+        ):
+            return self._fail(f"another context has optimization profile {profile_index}")
         self._active_optimization_profile = int(profile_index)
         self._shapes.clear()
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import onnx
@@ -141,7 +142,12 @@ class ICudaEngine:
 
     def create_execution_context(self, strategy: Any = None, runtime_config: Any = None) -> Any:
         state = {"engine": self, "config": runtime_config, "lock": threading.Lock()}
-        return self._fake.make("IExecutionContext", **state, shapes={}, addresses={}, times=[])
+        contexts = vars(self).setdefault("_contexts", weakref.WeakSet())
+        if any(-1 in shape for _, shape in self._graph.inputs.values()) and self._fake.record.number < (10, 0) and contexts:
+            state["active_optimization_profile"] = -1  # a profile is for one context; the first one has 0 by itself
+        made = self._fake.make("IExecutionContext", **state, shapes={}, addresses={}, times=[])
+        contexts.add(made)
+        return made
 
     def create_execution_context_without_device_memory(self) -> Any:
         return self.create_execution_context()

@@ -122,11 +122,20 @@ def parse(content: bytes, folder: str, version: tuple[int, int]) -> Graph | Faul
     except Exception as error:
         return Fault("INVALID_GRAPH", str(error))
     graph = Graph(model)
-    unknown = {TensorProto.UINT8} if version < (8, 6) else set()
     for name, (kind, _) in [*graph.inputs.items(), *graph.outputs.items()]:
-        if kind in unknown or kind not in DATA_TYPES:
+        if kind not in DATA_TYPES:
             return Fault("UNSUPPORTED_GRAPH", f"Unsupported ONNX data type {TensorProto.DataType.Name(kind)} of {name}")
-    return _quantisation_fault(graph) or graph
+    return _bytes_fault(graph) or _quantisation_fault(graph) or graph
+
+
+def _bytes_fault(graph: Graph) -> Fault | None:
+    """Unsigned bytes may be inputs from 8.5 on (onnx-tensorrt's changelog), but only to be cast to floats, and nothing else."""
+    for index, node in enumerate(graph.nodes):
+        reads = any(graph.types.get(name) == TensorProto.UINT8 for name in node.input if name in graph.inputs)
+        to = graph.types.get(node.output[0])
+        if reads and (node.op_type != "Cast" or to not in (TensorProto.FLOAT, TensorProto.FLOAT16)):
+            return Fault("UNSUPPORTED_NODE", f"{node.op_type}: UINT8 can only be cast to FP32 or FP16", index)
+    return None
 
 
 def _quantisation_fault(graph: Graph) -> Fault | None:
