@@ -14,6 +14,7 @@ import os
 import statistics
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ import openvino as ov
 
 from edgesod.processing.pictures import photograph
 from edgesod.runtime.threads import resolve_threads
+from edgesod.timing import ROUNDS, interleaved, round_ratios
 
 SETTINGS: dict[str, dict[str, object]] = {
     "default": {},
@@ -37,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", type=Path, required=True, help="a network of fixed shape")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     wanted = parser.parse_args()
     core = ov.Core()
     base = {
@@ -51,12 +53,10 @@ def main() -> None:
     port = next(iter(requests.values())).model_inputs[0]
     tensor = np.random.default_rng(0).normal(0, 1, tuple(port.shape)).astype(port.element_type.to_dtype())
 
-    def ms(request: ov.InferRequest) -> float:
-        request.infer([tensor], share_inputs=True)
+    def ms(request: ov.InferRequest) -> tuple[float]:
         began = time.perf_counter()
-        for _ in range(RUNS):
-            request.infer([tensor], share_inputs=True)
-        return (time.perf_counter() - began) / RUNS * 1e3
+        request.infer([tensor], share_inputs=True)
+        return ((time.perf_counter() - began) * 1e3,)
 
     report: dict[str, object] = {"cores": len(os.sched_getaffinity(0)), "rounds": wanted.rounds}
     for place in ("alone", "beside a sink"):
@@ -64,14 +64,16 @@ def main() -> None:
         sink = threading.Thread(target=_compress, args=(stop,))
         if place != "alone":
             sink.start()
-        rounds = [{name: ms(request) for name, request in requests.items()} for _ in range(wanted.rounds)]
+        runs = [partial(ms, request) for request in requests.values()]
+        found = interleaved(runs, wanted.rounds, runs_a_round=RUNS, of=statistics.fmean)
         stop.set()
+        times = {name: [one for (one,) in own] for name, own in zip(requests, found, strict=True)}
         report[place] = {
             name: {
-                "ms": round(statistics.median(one[name] for one in rounds), 2),
-                "ratio": round(statistics.median(one["default"] / one[name] for one in rounds), 3),
+                "ms": round(statistics.median(own), 2),
+                "ratio": round(statistics.median(round_ratios(times["default"], own)), 3),
             }
-            for name in requests
+            for name, own in times.items()
         }
         if place != "alone":
             sink.join()

@@ -34,11 +34,12 @@ import numpy as np
 import platformdirs
 
 from edgesod import build, zoo
-from edgesod.bench.measure import environment
+from edgesod.bench.environment import environment
 from edgesod.files import write_atomically
-from edgesod.manifest import this_device
+from edgesod.manifest import read_manifest, this_device
 from edgesod.processing.pictures import PHOTOGRAPHS, photograph
 from edgesod.recipe import Precision, recipe_for
+from edgesod.timing import quartile_spread, round_ratios
 
 ROOT = Path(__file__).parents[1]
 SIZE_WH = (1280, 720)
@@ -92,6 +93,10 @@ def measure(python: Path, rounds: int, names: Sequence[str], engines: Path | Non
         for name, precision in OURS.items():
             recipe = recipe_for("u2netp", precision)
             where[name] = (engines or folder).resolve() / recipe.name
+            if name in names and engines is not None and not read_manifest(where[name]).is_from(recipe, model.onnx):
+                raise SystemExit(
+                    f"{where[name]} was built from other weights, another recipe or by an older edgesod: leave --engines out"
+                )
             if name in names and engines is None:
                 print(f"building {recipe.name}", file=sys.stderr)
                 build(recipe, model.onnx, root=folder)
@@ -111,13 +116,11 @@ def measure(python: Path, rounds: int, names: Sequence[str], engines: Path | Non
         contenders: dict[str, Any] = {
             name: {
                 "ms": round(statistics.median(times[name]), 2),
-                "spread": round(_spread(times[name]), 4),
+                "spread": round(quartile_spread(times[name]), 4),
                 "rss_mb": round(memory[name], 1),
                 **distances[name],
                 **{
-                    f"ratio_to_{other}": round(
-                        statistics.median(b / a for a, b in zip(times[name], times[other], strict=True)), 3
-                    )
+                    f"ratio_to_{other}": round(statistics.median(round_ratios(times[other], times[name])), 3)
                     for other in ("rembg", "onnxruntime")
                     if other in names
                 },
@@ -195,13 +198,6 @@ def _distances(running: dict[str, Process], folder: Path) -> dict[str, dict[str,
             "mae_official": round(float(np.abs(made["maps"].astype(np.float32) - official).mean()) / 255, 6),
         }
     return found
-
-
-def _spread(values: list[float]) -> float:
-    if len(values) < 2:
-        return 0.0
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return (high - low) / middle
 
 
 if __name__ == "__main__":

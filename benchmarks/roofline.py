@@ -30,7 +30,7 @@ from edgesod.bench.measure import bench_frame
 from edgesod.bench.peaks import MeasuredPeaks, measure_peaks
 from edgesod.bench.roofline import Peaks, standing, work_of
 from edgesod.export.simplify import simplify_onnx
-from edgesod.files import replacing, sha256_of, write_atomically
+from edgesod.files import replacing, write_atomically
 from edgesod.manifest import FILE_NAME, read_manifest, this_device
 from edgesod.processing.pictures import PHOTOGRAPHS, photograph
 from edgesod.processing.preprocess import preprocess
@@ -81,10 +81,8 @@ def engine(work: Path, name: str, precision: Precision) -> Path:
         if not onnx.is_file():
             export(recipe, onnx, work)
     folder = work / "engines" / recipe.name
-    if (folder / FILE_NAME).is_file():
-        manifest = read_manifest(folder)
-        if manifest.recipe == recipe and manifest.sha256[manifest.onnx_file] == sha256_of(onnx):
-            return folder
+    if (folder / FILE_NAME).is_file() and read_manifest(folder).is_from(recipe, onnx):
+        return folder
     say(f"building {recipe.name}")
     return build(recipe, onnx, table=table, root=folder.parent, on_step=say)
 

@@ -84,11 +84,11 @@ def test_int8_is_faster_than_fp32_and_cheap_maps_pay(tmp_path: Path, frame: np.n
         open_session(tmp_path / "int8-cheap.onnx", "int8", "openvino", threads=1) as int8,
     ):
         at_least(2.5, lambda: cpu_ratio(lambda: fp32.run(feed), lambda: int8.run(feed), rounds=3))
-        at_least(1.05, lambda: cpu_ratio(lambda: without.run(feed), lambda: int8.run(feed), rounds=7))
+        at_least(1.02, lambda: cpu_ratio(lambda: without.run(feed), lambda: int8.run(feed), rounds=7))
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(("stage", "copies"), [("preprocess", 8), ("levels", 5), ("mask", 9), ("overlay", 26)])
+@pytest.mark.parametrize(("stage", "copies"), [("preprocess", 16), ("levels", 9), ("mask", 17), ("overlay", 52)])
 def test_glue_costs_a_few_copies_of_the_frame(stage: str, copies: float, frame: np.ndarray) -> None:
     target, tensor = np.empty_like(frame), np.empty((1, 3, *RECIPE.size_hw), np.float32)
     height, width = RECIPE.size_hw
@@ -114,7 +114,7 @@ def test_glue_costs_a_few_copies_of_the_frame(stage: str, copies: float, frame: 
         for _ in repeat:
             work[stage]()
 
-    # twice what was measured: caches and memory differ between machines
+    # four times what was measured: whether a copy comes from the cache or from memory differs between machines
     at_least(1 / copies, lambda: cpu_ratio(copy, stage_itself, rounds=7))
 
 
