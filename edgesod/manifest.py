@@ -17,6 +17,9 @@ from edgesod.types import TensorSpec
 
 FILE_NAME = "manifest.json"
 
+REVISION = 1
+"""Of what a build writes: to be raised whenever the same recipe and ONNX come to give another engine file."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -92,9 +95,9 @@ class GateReport(_Strict):
     max_f: float | None = None
     max_f_drift: float | None = None
     latency_ms: float
-    """Median inference time of the engine."""
+    """Median time of the engine's preprocessing and inference: where the network takes frames, the first is part of the second."""
     fp32_latency_ms: float
-    """Median inference time of FP32 in ONNX Runtime, in the same interleaved rounds."""
+    """The same of FP32 in ONNX Runtime, in the same interleaved rounds."""
     speedup: float
     """Median of the rounds' ratios, FP32 over engine."""
     warnings: tuple[str, ...] = ()
@@ -104,6 +107,8 @@ class Manifest(_Strict):
     """The record of one engine folder."""
 
     schema_version: Literal[1] = 1
+    revision: int = 0
+    """The builder's :data:`REVISION`; 0 where it had none."""
     recipe: Recipe
     backend: str
     engine_file: str
@@ -115,6 +120,8 @@ class Manifest(_Strict):
     device: Device
     tensorrt: TensorRtBuild | None = None
     """How TensorRT built it; ``None`` for the other backends."""
+    given: tuple[str, ...] = ()
+    """What ``edgesod build`` has to be given again: ``--backend NAME``, ``--onnx FILE`` and ``--calib FILE`` where they were."""
     versions: dict[str, str]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -129,13 +136,17 @@ class Manifest(_Strict):
 
     @property
     def rebuild(self) -> str:
-        """The command that builds it again on this machine, with the options it was built with."""
+        """The command that builds it again on this machine, with the options it was built with; ``FILE`` is the user's own."""
         words = ["edgesod build --model", self.recipe.model, f"--{self.precision}"]
         if self.recipe.frame_hw is not None:
             words.append(f"--frame-input {self.recipe.frame_hw[1]}x{self.recipe.frame_hw[0]}")
         if self.tensorrt is not None:
             words += [f"--backend {self.backend}", *self.tensorrt.options]
-        return " ".join(words)
+        return " ".join([*words, *self.given])
+
+    def is_from(self, recipe: Recipe, onnx: str | Path) -> bool:
+        """Say whether a build of this recipe and ONNX would make this engine again: it was made of them, and not by an older builder."""
+        return (self.recipe, self.sha256.get(self.onnx_file), self.revision) == (recipe, sha256_of(onnx), REVISION)
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into ``folder``, whole or not at all."""

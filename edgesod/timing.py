@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+
+ROUNDS = 9
+RUNS_A_ROUND = 3
 
 UNSTABLE_CV = 0.025
 """Coefficient of variation above which a measurement is called unstable (trtexec's bound)."""
@@ -67,3 +71,45 @@ def paper_ratios(fps: float) -> dict[str, float]:
         f"{figure.model} {figure.fps:g} fps ({figure.size}², {figure.device})": round(fps / figure.fps, 3)
         for figure in PAPER_FIGURES
     }
+
+
+def interleaved(
+    runs: Sequence[Callable[[], tuple[float, ...]]],
+    rounds: int = ROUNDS,
+    *,
+    runs_a_round: int = RUNS_A_ROUND,
+    of: Callable[[Iterable[float]], float] = min,
+    on_round: Callable[[int], None] = lambda _done: None,
+) -> list[list[tuple[float, ...]]]:
+    """Time contenders in turns, so that what disturbs the machine disturbs all of them.
+
+    In each round each runs once uncounted, since the threads of the one before may still spin, and then a few times.
+
+    Args:
+        runs: Each runs a contender once and returns the times it took, always so many.
+        rounds: How often.
+        runs_a_round: Counted runs of a contender in a round.
+        of: What is kept of a round's counted runs: the best.
+        on_round: Told the number of rounds done.
+
+    Returns:
+        Per contender, per round, the times.
+    """
+    found: list[list[tuple[float, ...]]] = [[] for _ in runs]
+    for done in range(rounds):
+        for run, own in zip(runs, found, strict=True):
+            run()
+            own.append(tuple(of(times) for times in zip(*(run() for _ in range(runs_a_round)), strict=True)))
+        on_round(done + 1)
+    return found
+
+
+def round_ratios(first: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Return by round the first contender's time over the other's: above 1 the other is faster. Their median is the ratio."""
+    return [one / another for one, another in zip(first, other, strict=True)]
+
+
+def quartile_spread(values: Sequence[float]) -> float:
+    """Return the distance between the quartiles as a share of the median: the middle half of the values lies within it."""
+    lower, upper = np.percentile(values, (25, 75))
+    return float(upper - lower) / statistics.median(values)

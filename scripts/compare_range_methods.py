@@ -4,25 +4,28 @@
 
 A method is chosen by this table, so it is made on the hold-out; SOD is for scripts/int8_drift.py, which measures what was chosen.
 Both INT8 schemes are compared: the CPUs' in OpenVINO and ONNX Runtime, TensorRT's in ONNX Runtime, which computes the file as
-TensorRT will read it. Each row is kept in ``OUT/results.json`` once it is measured, so that a second start does what is left;
-then the table in ``docs/calibration.md`` is written from it.
+TensorRT will read it. Each row is kept in ``OUT/results.json`` once it is measured, so that a second start does what is left,
+or everything where other files would be written now; then the table in ``docs/calibration.md`` is written from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
 from documents import replace_between, say
-from int8_drift import DOCUMENT, RUNS, Pictures, int8_runtime, open_runtime, quantised_by, score
+from int8_drift import DOCUMENT, RUNS, Pictures, int8_runtime, open_runtime, quantised_by, score, write_int8
 
 from edgesod import assets, zoo
 from edgesod.calibration import calibrate
 from edgesod.calibration.table import check_table, read_table
-from edgesod.files import read_json, write_atomically
-from edgesod.recipe import RangeMethod, recipe_for
+from edgesod.errors import EdgesodError
+from edgesod.files import read_json, sha256_of, write_atomically
+from edgesod.recipe import RangeMethod, Recipe, recipe_for
 
 BEGIN, END = "<!-- range methods: written by scripts/compare_range_methods.py -->", "<!-- end of range methods -->"
 
@@ -51,6 +54,8 @@ def main() -> None:
     pictures = Pictures(options.data, options.score_images, hold_out=options.hold_out)
     what = {
         "onnx": table.onnx_sha256,
+        "table": sha256_of(table_file),
+        "written": written_now(onnx, recipe, table_file),
         "calibration": table.num_images,
         "scored": len(pictures.stems),
         "set": pictures.name,
@@ -78,10 +83,19 @@ def main() -> None:
 
 
 def read_results(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
-    """Return what was measured before of the same model on the same number of images."""
+    """Return what was measured before of the same files on the same number of images."""
     path = folder / "results.json"
     found = read_json(path) if path.is_file() else {}
     return found if found.get("what") == what else {"what": what, "rows": {}}
+
+
+def written_now(onnx: Path, recipe: Recipe, table_file: Path) -> dict[str, str]:
+    """Return the SHA-256 of the INT8 file that is written for each scheme: it changes with the code that writes it."""
+    found = {}
+    for scheme in dict.fromkeys(scheme for scheme, _ in RUNS):
+        with tempfile.TemporaryDirectory(prefix="edgesod-ranges-") as folder:
+            found[scheme] = sha256_of(write_int8(onnx, recipe, table_file, scheme, Path(folder)))
+    return found
 
 
 def write_document(path: Path, done: dict[str, Any]) -> None:
@@ -108,4 +122,7 @@ def write_document(path: Path, done: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EdgesodError as error:
+        sys.exit(f"{error}\n{error.hint}" if error.hint else str(error))

@@ -40,7 +40,7 @@ from edgesod.builder import GateSet, TensorRtOptions, build  # noqa: E402
 from edgesod.builder.tensorrt_policy import policy  # noqa: E402
 from edgesod.calibration import calibrate  # noqa: E402
 from edgesod.errors import EdgesodError, InputError  # noqa: E402
-from edgesod.files import read_json, replacing, sha256_of, slug, write_atomically  # noqa: E402
+from edgesod.files import read_json, replacing, slug, write_atomically  # noqa: E402
 from edgesod.manifest import FILE_NAME, Manifest, read_manifest  # noqa: E402
 from edgesod.processing.preprocess import preprocess  # noqa: E402
 from edgesod.processing.resize import resize_image  # noqa: E402
@@ -358,8 +358,7 @@ def built_before(folder: Path, recipe: Recipe, onnx: Path) -> Manifest | None:
     if not (folder / FILE_NAME).is_file():
         return None
     manifest = read_manifest(folder)
-    same = manifest.recipe == recipe and manifest.sha256[manifest.onnx_file] == sha256_of(onnx)
-    return manifest if same else None
+    return manifest if manifest.is_from(recipe, onnx) else None
 
 
 def nvidia_smi() -> dict[str, Any]:

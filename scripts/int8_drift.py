@@ -120,12 +120,16 @@ def int8_runtime(
 ) -> Iterator[Runtime]:
     """Open the INT8 version of an FP32 ONNX, written as a build on this machine would write it."""
     with tempfile.TemporaryDirectory(prefix="edgesod-drift-") as folder:
-        work = Path(folder)
-        shutil.copyfile(onnx, work / FP32)
-        job = Job(recipe, onnx, work, table_file, on_step=lambda _: None, on_progress=lambda _done, _total: None)
-        path = work / job.write_onnx("cpu-qdq" if scheme == "cpu" else "qdq")
+        path = write_int8(onnx, recipe, table_file, scheme, Path(folder))
         with open_runtime(path, recipe, "int8", backend, threads) as runtime:
             yield runtime
+
+
+def write_int8(onnx: Path, recipe: Recipe, table_file: Path, scheme: Scheme, folder: Path) -> Path:
+    """Write the INT8 version of an FP32 ONNX into an empty folder, as a build would; return the file."""
+    shutil.copyfile(onnx, folder / FP32)
+    job = Job(recipe, onnx, folder, table_file, on_step=lambda _: None, on_progress=lambda _done, _total: None)
+    return folder / job.write_onnx("cpu-qdq" if scheme == "cpu" else "qdq")
 
 
 def quantised_by(recipe: Recipe, **changes: Any) -> Recipe:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from edgesod.calibration.headroom import headroom, write_headroom
 from edgesod.cli import train
 from edgesod.errors import CheckFailed, EdgesodError
 from edgesod.evaluation import EvaluationSet
-from edgesod.files import sha256_of, write_atomically
+from edgesod.files import replacing, replacing_folder, sha256_of
 from edgesod.manifest import this_device
 from edgesod.processing.pictures import decode_picture
 from edgesod.processing.preprocess import preprocess
@@ -73,15 +74,22 @@ def main() -> None:
         train.command(data=options.data, out=options.out, recipe=options.recipe, resume=True)
         options.checkpoint = checkpoints(options.out)[-1]
     with tempfile.TemporaryDirectory(prefix="edgesod-ship-") as folder:
-        made = _make(options, Path(folder))
-        for source, target in made.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, source.read_bytes())
-    print("shipped " + ", ".join(str(target) for target in made.values()))
+        name, beside, table = _make(options, Path(folder))
+        model, calib = options.into / "edgesod" / "models" / name, options.into / "calib" / table.name
+        _put_in_place(beside, model, table, calib)
+    print("shipped " + ", ".join(str(target) for target in (*(model / file.name for file in beside), calib)))
 
 
-def _make(options: argparse.Namespace, work: Path) -> dict[Path, Path]:
-    """Make every file in ``work``; return where each belongs."""
+def _put_in_place(beside: Sequence[Path], model: Path, table: Path, calib: Path) -> None:
+    """Put a model's folder and its table where the old ones are: both, or neither where anything cannot be written."""
+    with replacing(calib) as new_calib, replacing_folder(model) as new_model:
+        shutil.copyfile(table, new_calib)
+        for file in beside:
+            shutil.copyfile(file, new_model / file.name)
+
+
+def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Path]:
+    """Make every file in ``work``; return the model's name, the files of its folder, and its calibration table."""
     record = read_record(options.checkpoint)
     name = record["recipe"]["network"]
     recipe = network_recipe(name, "fp32")
@@ -153,8 +161,7 @@ def _make(options: argparse.Namespace, work: Path) -> dict[Path, Path]:
         *made,
         *(work / file for file in ("card.json", "README.md", "curve.svg", "photographs.jpg", "fp16.csv")),
     ]
-    folder = options.into / "edgesod" / "models" / name
-    return {file: folder / file.name for file in beside} | {table_file: options.into / "calib" / table_file.name}
+    return name, beside, table_file
 
 
 def _pictures(pairs: EvaluationSet, stems: Sequence[str], count: int, folder: Path) -> list[Path]:

@@ -37,7 +37,9 @@ def test_card_table_and_recipes_belong_to_the_files(name: str) -> None:
     assert {recipe_for(name, p).precision for p in ("fp32", "fp16", "bf16", "int8")} == {"fp32", "fp16", "bf16", "int8"}
     network = networks.create(name)
     assert model.card["parameters"] == sum(p.numel() for p in network.parameters())
-    assert model.card["scores"]["SOD"]["n"] == 300
+    # whoever ships without --sod has the hold-out's scores alone
+    assert model.card["scores"]
+    assert model.card["scores"].get("SOD", {"n": 300})["n"] == 300
     graph = onnx.load(str(model.onnx))
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 17)]
     assert not {node.op_type for node in graph.graph.node} & {"Shape", "Gather", "Unsqueeze", "Slice", "Constant"}

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,8 @@ from numpy.typing import NDArray
 from edgesod.builder.gate import mask_iou
 from edgesod.evaluation.metrics import SodScorer
 from edgesod.runtime import Runtime
+from edgesod.timing import ROUNDS, interleaved, quartile_spread, round_ratios
 from edgesod.types import Mask
-
-ROUNDS = 9
-RUNS_A_ROUND = 3
 
 OnProgress = Callable[[int, int | None], None]
 
@@ -63,10 +62,7 @@ def compare_speed(
     rounds: int = ROUNDS,
     on_progress: OnProgress = lambda _done, _total: None,
 ) -> list[Speed]:
-    """Time contenders in interleaved rounds, so that what disturbs the machine disturbs all of them.
-
-    In each round each runs once uncounted, since the threads of the one before may still spin, and then a few times, of which
-    the best counts.
+    """Time contenders in interleaved rounds (:func:`edgesod.timing.interleaved`), of each of which the best run counts.
 
     Args:
         runtimes: The contenders.
@@ -74,13 +70,8 @@ def compare_speed(
         rounds: How often.
         on_progress: Told rounds done and in all.
     """
-    found: list[list[tuple[float, float]]] = [[] for _ in runtimes]
-    for done in range(rounds):
-        for runtime, own in zip(runtimes, found, strict=True):
-            _ = runtime(frame).mask
-            runs = [_time(runtime, frame) for _ in range(RUNS_A_ROUND)]
-            own.append((min(ms for ms, _ in runs), min(ms for _, ms in runs)))
-        on_progress(done + 1, rounds)
+    runs = [partial(_time, runtime, frame) for runtime in runtimes]
+    found = interleaved(runs, rounds, on_round=lambda done: on_progress(done, rounds))
     return speeds([[ms for ms, _ in own] for own in found], [[ms for _, ms in own] for own in found])
 
 
@@ -88,15 +79,13 @@ def speeds(ms: Sequence[Sequence[float]], network_ms: Sequence[Sequence[float]])
     """Summarise the rounds of each contender, the first of which is what the others are compared with."""
     summaries = []
     for own, network in zip(ms, network_ms, strict=True):
-        ratios = [first / mine for first, mine in zip(ms[0], own, strict=True)]
+        ratios = round_ratios(ms[0], own)
         lower, upper = np.percentile(ratios, (25, 75))
-        first_quartile, third_quartile = np.percentile(own, (25, 75))
-        median = statistics.median(own)
         summaries.append(
             Speed(
-                ms=round(median, 3),
+                ms=round(statistics.median(own), 3),
                 network_ms=round(statistics.median(network), 3),
-                spread=round(float(third_quartile - first_quartile) / median, 4),
+                spread=round(quartile_spread(own), 4),
                 ratio=round(statistics.median(ratios), 3),
                 ratio_spread=(round(float(lower), 3), round(float(upper), 3)),
             )

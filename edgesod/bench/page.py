@@ -104,7 +104,7 @@ def _cards(value: dict[str, Any], report: BenchReport) -> Iterable[str]:
             f"{max(found['compute_ms'], found['memory_ms']):.2f} ms, measured {found['measured_ms']:.2f} ms. Limits: {found['peaks_from']}."
         )
         yield _card("Roofline", said, plots.roofline(found))
-    if "sweep" in value:
+    if "sweep" in value and value["sweep"]["points"]:
         yield _card("Throughput against latency", value["sweep"]["note"], plots.sweep(value["sweep"]["points"]))
     if "soak" in value:
         yield from _soak_cards(value["soak"])

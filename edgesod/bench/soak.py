@@ -120,7 +120,7 @@ def soak(
     Args:
         runtime: Warmed up.
         frame: uint8 BGR ``(H, W, 3)``.
-        minutes: How long; Ctrl-C ends it early, with what there is by then.
+        minutes: How long, but a frame at least; Ctrl-C ends it early, with what there is by then.
         read: Reads the sensors, once a window.
         on_progress: Told seconds done and in all, and how it goes.
     """
@@ -129,11 +129,11 @@ def soak(
     windows: list[Window] = []
     frames, interrupted = 0, False
     before, start = read(), time.perf_counter()
-    while not interrupted and time.perf_counter() - start < total_s:
+    while not interrupted and (not windows or time.perf_counter() - start < total_s):
         times_ms: list[float] = []
         began = time.perf_counter()
         try:
-            while time.perf_counter() - began < window_s:
+            while not times_ms or time.perf_counter() - began < window_s:
                 one = time.perf_counter()
                 _ = runtime(frame).mask
                 times_ms.append((time.perf_counter() - one) * 1e3)

@@ -61,7 +61,7 @@ def sweep(
         open_runtime: Opens an engine with so many threads; whatever it opens is closed here.
         frame: uint8 BGR ``(H, W, 3)``.
         points: What to measure.
-        seconds: Least time of each.
+        seconds: Least time of each, in which each stream computes a frame at least.
         warm_up_s: Before each.
         on_point: Told each as it is there.
     """
@@ -82,19 +82,20 @@ def _measure(
     warm_up_s: float,
 ) -> SweepPoint:
     runtimes: list[Runtime] = []
+    workers: list[threading.Thread] = []
     times_ms: list[list[float]] = [[] for _ in range(streams)]
     errors: list[BaseException] = []
-    ready = threading.Barrier(streams)
+    ready, stop = threading.Barrier(streams), threading.Event()
     rates: list[float] = []
 
     def run(runtime: Runtime, own_ms: list[float]) -> None:
         try:
             end = time.perf_counter() + warm_up_s
-            while time.perf_counter() < end:
+            while time.perf_counter() < end and not stop.is_set():
                 _ = runtime(frame).mask
             ready.wait()
             start = now = time.perf_counter()
-            while now - start < seconds:
+            while not own_ms or (now - start < seconds and not stop.is_set()):
                 began = now
                 _ = runtime(frame).mask
                 now = time.perf_counter()
@@ -107,15 +108,17 @@ def _measure(
     try:
         for _ in range(streams):
             runtimes.append(open_runtime(threads))
-        workers = [
-            threading.Thread(target=run, args=pair, name=f"edgesod-stream-{k}")
-            for k, pair in enumerate(zip(runtimes, times_ms, strict=True))
-        ]
-        for worker in workers:
-            worker.start()
+        for k, pair in enumerate(zip(runtimes, times_ms, strict=True)):
+            workers.append(threading.Thread(target=run, args=pair, name=f"edgesod-stream-{k}"))
+            workers[-1].start()
         for worker in workers:
             worker.join()
     finally:
+        stop.set()  # where Ctrl-C ended the wait: no engine is closed under a frame
+        ready.abort()
+        for worker in workers:
+            if worker.is_alive():
+                worker.join()
         for runtime in runtimes:
             runtime.close()
     if errors:

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesod import __version__, assets
+from edgesod import __version__, assets, zoo
 from edgesod.errors import InputError, UsageError
 from edgesod.files import replacing_folder, sha256_of
-from edgesod.manifest import Manifest, TensorRtBuild, this_device, versions_here
+from edgesod.manifest import REVISION, Manifest, TensorRtBuild, this_device, versions_here
 from edgesod.recipe import Recipe
 from edgesod.runtime import Runtime, Session, choose_backend, open_session
+from edgesod.runtime.select import AUTO
 
 from .gate import GateSet, measure, verdict
 from .job import FP32, Job, Maker, make_for_cpu
@@ -103,6 +104,7 @@ def build(
             report = measure(engine, reference, gate_set, on_progress)
         verdict(report, recipe)
         Manifest(
+            revision=REVISION,
             recipe=recipe,
             backend=name,
             engine_file=made.engine_file,
@@ -110,6 +112,7 @@ def build(
             sha256=hashes,
             device=this_device(),
             tensorrt=made.tensorrt,
+            given=_given(recipe, onnx, table, backend),
             versions={"edgesod": __version__} | versions_here(*_PACKAGES),
             inputs=inputs,
             outputs=outputs,
@@ -117,6 +120,17 @@ def build(
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         ).write(work)
     return folder
+
+
+def _given(recipe: Recipe, onnx: Path, table: str | Path | None, backend: str) -> tuple[str, ...]:
+    """Return the words of ``edgesod build`` for what the manifest does not say elsewhere; of TensorRT it does."""
+    is_shipped = recipe.model in zoo.names() and sha256_of(onnx) == sha256_of(zoo.shipped(recipe.model).onnx)
+    words = (
+        f"--backend {backend}" if backend not in (AUTO, "tensorrt") else "",
+        "" if is_shipped else "--onnx FILE",
+        "--calib FILE" if table is not None else "",
+    )
+    return tuple(word for word in words if word)
 
 
 def _maker(backend: str, tensorrt: TensorRtOptions | None) -> Maker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,12 +17,16 @@ from edgesod.evaluation.pairs import EvaluationSet
 from edgesod.manifest import GateReport
 from edgesod.processing.pictures import PHOTOGRAPHS, list_pictures, photograph, read_picture
 from edgesod.processing.resize import resize_image
-from edgesod.recipe import Recipe
+from edgesod.recipe import Precision, Recipe
 from edgesod.runtime import Runtime
+from edgesod.timing import interleaved, round_ratios
 from edgesod.types import Mask
 
-_ROUNDS = 9
-_RUNS_A_ROUND = 3
+_REMEDY = "calibrate on images like the ones it will see (--calib DIR), or keep layers in float (quantisation.float_nodes)"
+_REMEDIES: dict[Precision, str] = {
+    "fp32": "nothing was rounded, so the backend is at fault: take another (--backend)",
+    "bf16": "bf16 keeps two to three digits: build --fp32, or --int8",
+}
 
 
 class GateSet:
@@ -41,7 +46,10 @@ class GateSet:
             return
         path = Path(folder)
         if not path.is_dir():
-            raise InputError(f"there is no folder of images at {path}", hint="give --verify a folder of images")
+            raise InputError(
+                f"there is no folder of images at {path}",
+                hint="name a folder of pictures, or one that holds images/ and masks/",
+            )
         if (path / "images").is_dir() and (path / "masks").is_dir():
             self._pairs = EvaluationSet(path)
         else:
@@ -130,7 +138,7 @@ def verdict(report: GateReport, recipe: Recipe) -> None:
     if broken:
         raise CheckFailed(
             f"{recipe.name} is not faithful to FP32 on {report.n} images: {', '.join(broken)}; masks agree to IoU {report.mask_iou:.3f}",
-            hint="calibrate on images like the ones it will see (--calib DIR), or keep layers in float (quantisation.float_nodes)",
+            hint=_REMEDIES.get(recipe.precision, _REMEDY),
         )
 
 
@@ -152,11 +160,11 @@ def mask_iou(a: Mask, b: Mask) -> float:
 def _time_interleaved(engine: Runtime, reference: Runtime, image: NDArray[np.uint8]) -> tuple[float, float, float]:
     """Return the median ms of both and the median over rounds of reference ÷ engine, each round's best run counting."""
 
-    def best(runtime: Runtime) -> float:
-        runtime(image)  # the other runtime's threads may still be spinning: this run is not counted
-        return min(runtime(image).times_ms["inference"] for _ in range(_RUNS_A_ROUND))
+    def run(runtime: Runtime) -> tuple[float]:
+        times = runtime(image).times_ms
+        return (times["preprocess"] + times["inference"],)  # an engine that takes frames does the one as part of the other
 
-    rounds = [(best(engine), best(reference)) for _ in range(_ROUNDS)]
-    ours, theirs = ([pair[k] for pair in rounds] for k in (0, 1))
-    ratio = statistics.median(b / a for a, b in rounds)
+    found = interleaved([partial(run, engine), partial(run, reference)])
+    ours, theirs = ([ms for (ms,) in own] for own in found)
+    ratio = statistics.median(round_ratios(theirs, ours))
     return round(statistics.median(ours), 3), round(statistics.median(theirs), 3), round(ratio, 3)

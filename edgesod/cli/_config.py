@@ -7,9 +7,38 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
+from edgesod.cli import _output
 from edgesod.errors import UsageError
 from edgesod.files import read_toml
+
+_ONE_OF_A_KIND = (
+    frozenset(("source", "camera", "video", "image")),
+    frozenset(("fp32", "fp16", "bf16", "int8", "engine")),
+    frozenset(("engine", "model")),
+)
+"""Options that speak of the same thing: one on the command line goes before those of the file."""
+
+
+class ConfiguredCommand(TyperCommand):
+    """A command with ``--config``."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command without what the file says of things the command line speaks of under another name."""
+        typed = {name for name in ctx.params if _is_typed(ctx, name)}
+        if "source" in ctx.params and "source" not in typed:
+            # an argument that takes several does not look at the file by itself
+            ctx.params["source"] = (ctx.default_map or {}).get("source")
+        for names in _ONE_OF_A_KIND:
+            if names & typed:
+                ctx.params.update(dict.fromkeys((names - typed) & set(ctx.params)))
+        return super().invoke(ctx)
+
+
+def _is_typed(context: Any, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE" and context.params[name] not in (None, (), [])
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -28,7 +57,10 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         if name not in ("--config", "--help", "-h")
     }
     defaults: dict[str, Any] = {}
-    for key, value in read_toml(path).items():
+    said = read_toml(path)
+    if "json" in (said.get("log-format"), said.get("log_format")):
+        _output.log_as_json()  # already here, for what is wrong with the rest
+    for key, value in said.items():
         name = key.replace("_", "-") if key not in named else key
         if name not in named:
             close = difflib.get_close_matches(name, named, n=1)

@@ -28,8 +28,21 @@ _manner = _Manner()
 
 
 def log_as_json() -> None:
-    """Write every line of the log as one JSON object: ``time``, ``level``, ``message``, and ``hint`` with an error."""
+    """Write every line of the log as one JSON object: ``time``, ``level``, ``message``, and ``hint`` with an error.
+
+    Where results go to stderr too, each is such a line, as ``result``.
+    """
     _manner.log_is_json = True
+
+
+def log_is_json() -> bool:
+    """Tell whether the log is written as JSON."""
+    return _manner.log_is_json
+
+
+def results_are_logged() -> bool:
+    """Tell whether results have to be objects, because they go where the log goes as JSON."""
+    return _manner.log_is_json and _manner.stdout_is_taken
 
 
 def leave_stdout_alone() -> None:
@@ -52,12 +65,16 @@ class _Handler(logging.Handler):
 
 def _log(level: str, message: str, hint: str = "") -> None:
     if _manner.log_is_json:
-        line = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "level": level, "message": message}
-        print(json.dumps(line | ({"hint": hint} if hint else {}), ensure_ascii=False), file=sys.stderr, flush=True)
+        _log_object(level, message, **({"hint": hint} if hint else {}))
         return
     print(f"edgesod: error: {message}" if level == "error" else message, file=sys.stderr, flush=True)
     if hint:
         print(f"  try: {hint}", file=sys.stderr, flush=True)
+
+
+def _log_object(level: str, message: str, **more: Any) -> None:
+    line = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "level": level, "message": message}
+    print(json.dumps(line | more, ensure_ascii=False), file=sys.stderr, flush=True)
 
 
 def result(text: str) -> None:
@@ -67,6 +84,9 @@ def result(text: str) -> None:
 
 def result_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object as the result."""
+    if results_are_logged():
+        _log_object("info", "result", result=value)
+        return
     result(json.dumps(value, indent=1, ensure_ascii=False))
 
 

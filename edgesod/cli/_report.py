@@ -11,7 +11,7 @@ def print_run_report(report: dict[str, Any], *, as_json: bool) -> None:
     """Print a report of :func:`edgesod.bench.run_report` as a table and sentences, or as one JSON object."""
     from edgesod.bench import run_report_text
 
-    if as_json:
+    if as_json or _output.results_are_logged():
         _output.result_json(report)
         return
     headline, rows, lines = run_report_text(report)

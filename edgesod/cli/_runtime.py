@@ -54,7 +54,9 @@ def _build_if_missing(backend: str, threads: int | None) -> None:
     if (folder / FILE_NAME).is_file():
         if is_built_from_shipped(folder, recipe):
             return
-        _output.note(f"no engine was named and {folder} belongs to other weights or another recipe: building it anew")
+        _output.note(
+            f"no engine was named and {folder} belongs to other weights, another recipe or an older edgesod: building it anew"
+        )
     else:
         _output.note(f"no engine was named and {folder} is not there yet: building it")
     with _output.progress("build") as update:

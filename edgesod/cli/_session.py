@@ -7,19 +7,22 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgesod.cli import _output
 from edgesod.errors import UsageError
 from edgesod.processing.look import Look
 from edgesod.processing.steady import Steady, SteadySettings
 from edgesod.runtime import Runtime
 from edgesod.stream import LiveStatistics, PipelineReport, SheetSink, Sink, Source, open_sink, run_pipeline
-from edgesod.stream.by_source_sink import BySourceSink
+from edgesod.stream.uri import scheme_of
 from edgesod.types import Frame, Result
 
 
 def open_sinks(stack: ExitStack, sources: Sequence[Source], *, outs: Sequence[str], sheet: Path | None) -> list[Sink]:
     """Open what a run writes to; ``stack`` throws it away should the run not come about."""
-    sinks: list[Sink] = [_open_out(stack, sources, out) for out in outs]
+    sinks = [sink for out in outs for sink in _open_out(stack, sources, out)]
     if sheet is not None:
         sinks.append(stack.enter_context(SheetSink(sheet)))
     return sinks
@@ -56,7 +59,7 @@ def run_session(
         try:
             return run_pipeline(
                 sources,
-                _process(runtime, steady, len(sources)),
+                _process(runtime, look, steady, len(sources)),
                 look.render,
                 sinks,
                 on_frame=on_frame,
@@ -68,24 +71,42 @@ def run_session(
             timer.cancel()
 
 
-def _process(runtime: Runtime, settings: SteadySettings | None, num: int) -> Callable[[Frame], Result]:
+def _process(runtime: Runtime, look: Look, settings: SteadySettings | None, num: int) -> Callable[[Frame], Result]:
+    def infer(image: NDArray[np.uint8]) -> Result:
+        return look.cut(runtime(image))  # here, so that what looks at the mask and not at the picture has it too
+
     if settings is None:
-        return lambda frame: runtime(frame.image)
+        return lambda frame: infer(frame.image)
     steadies = [Steady(settings) for _ in range(num)]
-    return lambda frame: steadies[frame.source](frame, runtime)
+    return lambda frame: look.cut(steadies[frame.source](frame, infer))  # a map shown again keeps the threshold it had
 
 
-def _open_out(stack: ExitStack, sources: Sequence[Source], out: str) -> Sink:
-    """Open an output; of several sources each gets a file of its own, numbered before the suffix."""
-    path = Path(out)
-    if len(sources) == 1 or "://" in out or out in ("-", "null"):
-        if out == "-" and len(sources) > 1:
-            raise UsageError("pictures of several sources would run together in one pipe", hint="one input with --out -")
-        first = sources[0]
-        return stack.enter_context(open_sink(out, fps=first.fps, is_live=first.is_live))
-    names = [str(path.with_name(f"{path.stem}-{k}{path.suffix}")) for k in range(len(sources))]
-    sinks = [
-        stack.enter_context(open_sink(name, fps=source.fps, is_live=source.is_live))
-        for name, source in zip(names, sources, strict=True)
-    ]
-    return BySourceSink(sinks)
+def out_names(out: str, num: int) -> list[str]:
+    """Return an output's name for each of so many sources, numbered before the suffix; a single one where they share it.
+
+    Raises:
+        UsageError: It can be neither shared nor numbered.
+    """
+    scheme = scheme_of(out)
+    if num == 1 or out == "null" or scheme not in ("", "file", "rtsp"):
+        return [out]
+    if out == "-":
+        raise UsageError("pictures of several sources would run together in one pipe", hint="one input with --out -")
+    if scheme == "rtsp":
+        place, mark, query = out.partition("?")
+        return [f"{place}-{k}{mark}{query}" for k in range(num)]
+    path = Path(out.removeprefix("file://"))
+    if not path.name:
+        raise UsageError(f"--out {out} has no name to number, and there are several sources", hint="--out out.mp4")
+    return [str(path.with_name(f"{path.stem}-{k}{path.suffix}")) for k in range(num)]
+
+
+def _open_out(stack: ExitStack, sources: Sequence[Source], out: str) -> list[Sink]:
+    """Open an output; of several sources each gets a file or stream of its own."""
+    names = out_names(out, len(sources))
+    sinks = []
+    for number, (name, source) in enumerate(zip(names, sources, strict=False)):
+        sink = stack.enter_context(open_sink(name, fps=source.fps, is_live=source.is_live))
+        sink.source = number if len(names) > 1 else None
+        sinks.append(sink)
+    return sinks

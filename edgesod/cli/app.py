@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from itertools import pairwise
 from typing import Annotated
 
 import typer
 
 from edgesod import __version__
 from edgesod.cli import _output
+from edgesod.cli._config import ConfiguredCommand
 from edgesod.errors import EdgesodError
 
 from . import bench, build, calibrate, compare, data, demo, doctor, evaluate, export, inspect, models, run, train
@@ -27,7 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (run, build, bench, compare, models, inspect, doctor, demo, calibrate, export, evaluate, train):
+app.command(run.NAME, cls=ConfiguredCommand)(run.command)
+for command in (build, bench, compare, models, inspect, doctor, demo, calibrate, export, evaluate, train):
     app.command(command.NAME)(command.command)
 app.add_typer(data.app)
 
@@ -43,6 +46,8 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit: 0 done, else as :mod:`edgesod.errors` says, 130 when interrupted."""
+    if "--log-format=json" in sys.argv or ("--log-format", "json") in pairwise(sys.argv):
+        _output.log_as_json()  # already here, for what is wrong with the other words
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
@@ -54,8 +59,11 @@ def main() -> None:
         code = error.exit_code
     except Exception as error:
         # what typer raises for wrong options knows how to show itself; which class that is changed between its versions
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
+        if hasattr(error, "show") and hasattr(error, "exit_code") and hasattr(error, "format_message"):
+            if _output.log_is_json():
+                _output.error(error.format_message(), "see --help")
+            else:
+                error.show()
             code = error.exit_code
         elif os.environ.get("EDGESOD_DEBUG"):
             raise

@@ -61,20 +61,22 @@ def command(
         report = bench(runtime, frame, warm_up_ms=warm_up, iterations=iterations, duration_s=duration)
         value = report.as_dict(runtime)
         value["roofline"] = _roofline(runtime, report, engine, threads) if roofline else None
-        if submit is not None:
-            _submit(submit, runtime, report, engine)
         if soak is not None:
             value["soak"] = _soak(runtime, frame, soak)
     interrupted = soak is not None and value["soak"]["interrupted"]
     if sweep and not interrupted:
         value["sweep"] = _sweep(engine, value, frame, duration)
-    if html is not None:
-        write_page(html, value, report)
-        _output.note(f"wrote {html}")
+        interrupted = value["sweep"]["interrupted"]
     if as_json:
         _output.result_json(value)
     else:
         _print(value, report)
+    # files last: one that cannot be written does not cost the measurement
+    if submit is not None:
+        _submit(submit, runtime, report, engine)
+    if html is not None:
+        write_page(html, value, report)
+        _output.note(f"wrote {html}")
     if interrupted:
         raise KeyboardInterrupt
 
@@ -169,7 +171,7 @@ def _soak(runtime: Runtime, frame: NDArray[np.uint8], minutes: float) -> dict[st
 
 
 def _sweep(engine: Path | None, value: dict[str, Any], frame: NDArray[np.uint8], seconds: float) -> dict[str, Any]:
-    from edgesod.bench.sweep import BATCH_NOTE, settings, sweep
+    from edgesod.bench.sweep import BATCH_NOTE, SweepPoint, settings, sweep
     from edgesod.runtime import Runtime
     from edgesod.runtime.threads import resolve_threads
 
@@ -181,15 +183,24 @@ def _sweep(engine: Path | None, value: dict[str, Any], frame: NDArray[np.uint8],
     cores = resolve_threads(None)
     # a GPU has no threads to share out: engines side by side are all there is to try
     todo = [(streams, 1) for streams in (1, 2, 4)] if value["backend"] == "tensorrt" else settings(cores)
+    points: list[SweepPoint] = []
+    interrupted = False
     with _output.progress("sweep") as update:
-        points = sweep(
-            open_with,
-            frame,
-            todo,
-            seconds=seconds,
-            on_point=lambda point: update(todo.index((point.streams, point.threads)) + 1, len(todo), f"{point.fps:.1f} fps"),
-        )
-    return {"cores": cores, "note": BATCH_NOTE, "points": [point.as_dict() for point in points]}
+
+        def keep(point: SweepPoint) -> None:
+            points.append(point)
+            update(len(points), len(todo), f"{point.fps:.1f} fps")
+
+        try:
+            sweep(open_with, frame, todo, seconds=seconds, on_point=keep)
+        except KeyboardInterrupt:
+            interrupted = True
+    return {
+        "cores": cores,
+        "note": BATCH_NOTE,
+        "interrupted": interrupted,
+        "points": [point.as_dict() for point in points],
+    }
 
 
 def _submit(path: Path, runtime: Runtime, report: BenchReport, engine: Path | None) -> None:

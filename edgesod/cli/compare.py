@@ -87,7 +87,7 @@ def _print(value: dict[str, Any]) -> None:
     found: dict[str, dict[str, Any]] = value["contenders"]
     first = next(iter(found))
     scored = [name for name in ("mae", "max_f") if name in found[first]]
-    columns = ("", "backend", "ms", "± half", "network ms", "× first", "quartiles", "drift", "mask IoU", *scored)
+    columns = ("", "backend", "ms", "IQR", "network ms", "× first", "quartiles", "drift", "mask IoU", *scored)
     rows = [
         (
             label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from edgesod.processing.look import Look
 
 NAME = "run"
+_TOKEN = "EDGESOD_TOKEN"
 
 
 def command(
-    context: typer.Context,
     source: Annotated[
         list[str] | None,
         typer.Argument(metavar="[INPUT]...", help="Camera number, video, picture, folder, img_%04d.png, rtsp://…, csi://0, -"),
@@ -35,7 +36,7 @@ def command(
     out: Annotated[
         list[str] | None,
         typer.Option(
-            help="A video, a picture, a folder, - (raw), ring://NAME, display://0 or null; may be given several times."
+            help="A video, a picture, a folder, - (raw), ring://NAME, rtsp://HOST/NAME, display://0 or null; may be given several times."
         ),
     ] = None,
     effect: Annotated[str, typer.Option(help="overlay, mask, cutout, blur, green, replace, outline or box.")] = "overlay",
@@ -46,7 +47,7 @@ def command(
     ] = "",
     web: Annotated[str | None, typer.Option(metavar="[HOST]:PORT", help="Show a page to watch on.")] = None,
     token: Annotated[
-        str | None, typer.Option(envvar="EDGESOD_TOKEN", help="What a browser has to bring, where others can reach the page.")
+        str | None, typer.Option(envvar=_TOKEN, help="What a browser has to bring, where others can reach the page.")
     ] = None,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also write a sheet of eight frames across the run (.png).")
@@ -74,23 +75,28 @@ def command(
     and playable files.
     """
     from edgesod.bench import run_report
+    from edgesod.cli._overwriting import refuse_overwriting
     from edgesod.cli._report import print_run_report
     from edgesod.cli._runtime import open_runtime
-    from edgesod.cli._session import open_sinks, run_session
+    from edgesod.cli._session import open_sinks, out_names, run_session
     from edgesod.cli._signals import close_unless_stuck, interruptibly, sigterm_as_ctrl_c
     from edgesod.processing.steady import parse_steady
     from edgesod.stream import LiveStatistics, open_source
     from edgesod.stream.options import parse_options
+    from edgesod.stream.uri import redacted
 
     _speak(log_format, out or [])
     inputs = [str(one) for one in (camera, video, image) if one is not None]
-    # an argument that takes several does not look at the defaults of a configuration file by itself
-    inputs += source or ([] if inputs else (context.default_map or {}).get("source", []))
+    inputs += source or []
     if not inputs:
         raise UsageError("there is no input", hint="edgesod run --video clip.mp4 --out out.mp4")
+    if web is None and token not in (None, os.environ.get(_TOKEN)):
+        raise UsageError("--token is for the page, and there is none", hint="--web :8080 --token …")
     outs = out or []
-    for one in outs:
-        _refuse_overwriting(inputs, Path(one))
+    written = [name for one in outs for name in out_names(one, len(inputs))]
+    refuse_overwriting(
+        [*inputs, *([str(background)] if background else [])], [*written, *([str(contact_sheet)] if contact_sheet else [])]
+    )
     precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
     options = parse_options(source_options)
     settings = parse_steady(steady) if steady else None
@@ -122,7 +128,11 @@ def command(
             statistics=statistics,
         )
         report = run_report(
-            runtime, pipeline, input=", ".join(one.name for one in sources), output=", ".join(outs) or None, **look.as_dict()
+            runtime,
+            pipeline,
+            input=", ".join(one.name for one in sources),
+            output=", ".join(map(redacted, outs)) or None,
+            **look.as_dict(),
         )
     print_run_report(report, as_json=as_json)
     if not sinks:
@@ -135,7 +145,10 @@ def _speak(log_format: str, outs: list[str]) -> None:
     if log_format not in ("text", "json"):
         raise UsageError(f"there is no log format {log_format!r}", hint="--log-format text or json")
     if log_format == "json":
+        import cv2
+
         _output.log_as_json()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its lines are text
     if "-" in outs:
         _output.leave_stdout_alone()
     _output.pass_on_the_log()
@@ -146,13 +159,3 @@ def _look(effect: str, threshold: float | None, background: Path | None) -> Look
     from edgesod.stream.background import open_background
 
     return Look(effect, threshold, open_background(background) if background is not None else None)
-
-
-def _refuse_overwriting(inputs: list[str], out: Path) -> None:
-    """Raise where an output would replace an input: the file itself, or the pictures of its folder."""
-    for source in inputs:
-        path = Path(source)
-        if not path.exists() or not out.exists():
-            continue
-        if out.samefile(path) or (out.is_dir() and path.is_file() and out.samefile(path.parent)):
-            raise UsageError(f"--out {out} would overwrite the input {source}", hint="choose another --out")

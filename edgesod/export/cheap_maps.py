@@ -63,7 +63,10 @@ def resize_matrix(small: int, large: int) -> NDArray[np.float32]:
 
 
 class _Graph:
-    """The model with what its nodes lack: shapes, constants, who makes and who reads a tensor."""
+    """The model with what its nodes lack: shapes, constants, who makes and who reads a tensor.
+
+    What is added is named after the tensor it serves: ONNX asks no name of a node.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -135,9 +138,10 @@ def _fuse_side_maps(graph: _Graph, node: onnx.NodeProto) -> bool:
     shift = graph.array(node.input[2]) if len(node.input) > 2 else np.zeros(1, np.float32)
     for k, (maker, factor) in enumerate(zip(makers, factors, strict=True)):
         bias = graph.array(maker.input[2]) if len(maker.input) > 2 else np.zeros(1, np.float32)
-        maker.input[1] = graph.constant(f"{maker.name}/fused_weight", graph.array(maker.input[1]) * factor)
+        side = maker.output[0]
+        maker.input[1] = graph.constant(f"{side}/fused_weight", graph.array(maker.input[1]) * factor)
         del maker.input[2:]
-        maker.input.append(graph.constant(f"{maker.name}/fused_bias", bias * factor + (shift if k == 0 else 0)))
+        maker.input.append(graph.constant(f"{side}/fused_bias", bias * factor + (shift if k == 0 else 0)))
     graph.replace(node, _upsampled_sum(graph, maps, output, node.name))
     return True
 
@@ -152,15 +156,15 @@ def _upsampled_sum(graph: _Graph, maps: list[str], output: str, name: str) -> li
         if (h, w) == (height, width):
             terms.append(tensor)
             continue
-        right = graph.constant(f"{name}/across_{k}", resize_matrix(w, width).T)
-        rows.append(f"{name}/rows_{k}")
+        right = graph.constant(f"{output}/across_{k}", resize_matrix(w, width).T)
+        rows.append(f"{output}/rows_{k}")
         stacked.append(resize_matrix(h, height))
-        nodes.append(helper.make_node("MatMul", [tensor, right], [rows[-1]], name=f"{name}/across_{k}/MatMul"))
+        nodes.append(helper.make_node("MatMul", [tensor, right], [rows[-1]], name=f"{output}/across_{k}/MatMul"))
     if rows:
-        left = graph.constant(f"{name}/down", np.concatenate(stacked, axis=1))
-        nodes.append(helper.make_node("Concat", rows, [f"{name}/rows"], name=f"{name}/rows/Concat", axis=2))
-        terms.append(f"{name}/resized")
-        nodes.append(helper.make_node("MatMul", [left, f"{name}/rows"], [terms[-1]], name=f"{name}/down/MatMul"))
+        left = graph.constant(f"{output}/down", np.concatenate(stacked, axis=1))
+        nodes.append(helper.make_node("Concat", rows, [f"{output}/rows"], name=f"{output}/rows/Concat", axis=2))
+        terms.append(f"{output}/resized")
+        nodes.append(helper.make_node("MatMul", [left, f"{output}/rows"], [terms[-1]], name=f"{output}/down/MatMul"))
     nodes.append(helper.make_node("Sum", terms, [output], name=name))
     return nodes
 
@@ -200,9 +204,9 @@ def _block_convolution(graph: _Graph, node: onnx.NodeProto) -> bool:
         row, column = divmod(k, _BLOCK)
         blocked[k, :, row : row + 3, column : column + 3] = weights[0]
     output = node.output[0]
-    inputs = [node.input[0], graph.constant(f"{node.name}/blocked_weight", blocked)]
+    inputs = [node.input[0], graph.constant(f"{output}/blocked_weight", blocked)]
     if len(node.input) > 2:
-        inputs.append(graph.constant(f"{node.name}/blocked_bias", np.repeat(graph.array(node.input[2]), _BLOCK**2)))
+        inputs.append(graph.constant(f"{output}/blocked_bias", np.repeat(graph.array(node.input[2]), _BLOCK**2)))
     graph.replace(
         node,
         [
@@ -215,7 +219,7 @@ def _block_convolution(graph: _Graph, node: onnx.NodeProto) -> bool:
                 strides=[_BLOCK, _BLOCK],
                 pads=[1, 1, 1, 1],
             ),
-            helper.make_node("DepthToSpace", [f"{output}/blocks"], [output], name=f"{node.name}/unblock", blocksize=_BLOCK),
+            helper.make_node("DepthToSpace", [f"{output}/blocks"], [output], name=f"{output}/unblock", blocksize=_BLOCK),
         ],
     )
     return True

@@ -69,6 +69,10 @@ class Look:
         state = self._state
         return {"effect": state.effect, "threshold": state.threshold, "background": self._background is not None}
 
+    def cut(self, result: Result) -> Result:
+        """Return the result with the threshold in use, so that its mask and box are those that are drawn."""
+        return _cut(result, self._state.threshold)
+
     def render(self, frame: Frame, result: Result) -> Picture:
         """Draw a frame; called by one thread.
 
@@ -76,8 +80,7 @@ class Look:
             uint8 BGR ``(H, W, 3)``, BGRA ``(H, W, 4)`` for ``cutout``; the caller's own.
         """
         state = self._state
-        if state.threshold is not None and state.threshold != result.threshold:
-            result = replace(result, threshold=state.threshold)
+        result = _cut(result, state.threshold)
         background = self._behind(frame) if state.effect == "replace" else None
         return apply_effect(state.effect, frame.image, result, background)
 
@@ -88,6 +91,10 @@ class Look:
         if self._background is not None and (self._covering is None or self._covering.shape[:2] != size_hw):
             self._covering = cover(self._background, size_hw)
         return self._covering
+
+
+def _cut(result: Result, threshold: float | None) -> Result:
+    return result if threshold is None or threshold == result.threshold else replace(result, threshold=threshold)
 
 
 def _is_number(value: object) -> bool:

@@ -14,13 +14,12 @@ from edgesod.buffers import POOL
 from edgesod.errors import UsageError
 from edgesod.processing.cleanup import clean
 from edgesod.processing.guided import refine
-from edgesod.processing.temporal import FlowAverage, Grey, MotionAverage, PlainAverage, psnr, small_grey
+from edgesod.processing.temporal import NO_GREY, FlowAverage, Grey, MotionAverage, PlainAverage, psnr, small_grey
 from edgesod.recipe import problems
 from edgesod.types import Frame, Result, SaliencyMap
 
 Infer = Callable[[NDArray[np.uint8]], Result]
 
-_NO_GREY: Grey = np.empty((0, 0), np.uint8)
 _LONGEST_HOLD = 30  # frames: what is too small to show in a whole picture's PSNR is still seen about once a second
 
 
@@ -106,7 +105,7 @@ class Steady:
         self.settings = settings
         self._average = _average(settings)
         self._last: tuple[tuple[int, ...], int] | None = None  # shape and index of the frame before
-        self._seen: Grey = _NO_GREY  # the frame the network ran on last
+        self._seen: Grey = NO_GREY  # the frame the network ran on last
         self._num_held = 0
         self._threshold = 0.5
 
@@ -125,7 +124,7 @@ class Steady:
         if self._last is not None and (image.shape != self._last[0] or frame.index <= self._last[1]):
             self._average, self._last = _average(settings), None
         needs_grey = settings.similar is not None or settings.motion is not None or settings.flow is not None
-        grey = small_grey(image) if needs_grey else _NO_GREY
+        grey = small_grey(image) if needs_grey else NO_GREY
         times_ms: dict[str, float] = {}
         inferred_s = 0.0
         if self._holds(grey):

@@ -23,7 +23,7 @@ _STILL, _MOVED = 4.0, 16.0  # grey levels: what a camera's noise leaves after av
 _NEIGHBOURHOOD = (5, 5)
 
 Grey = NDArray[np.uint8]
-_NO_GREY: Grey = np.empty((0, 0), np.uint8)
+NO_GREY: Grey = np.empty((0, 0), np.uint8)
 
 
 def small_grey(image: NDArray[np.uint8]) -> Grey:
@@ -51,7 +51,7 @@ class PlainAverage:
     def __init__(self, weight: float) -> None:
         self._weight = weight
         self._shown: SaliencyMap | None = None
-        self._grey = _NO_GREY
+        self._grey = NO_GREY
         self._num_held = 0
 
     def add(self, saliency: SaliencyMap, grey: Grey) -> SaliencyMap:

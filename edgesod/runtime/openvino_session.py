@@ -48,8 +48,8 @@ class OpenVinoSession(Session):
     """Compile an ONNX file whose shapes are fixed for this CPU.
 
     Args:
-        path: The ONNX file. INT8 must have unsigned 8-bit activations: OpenVINO gives wrong maps on signed ones without
-            saying so.
+        path: The ONNX file. INT8 must have unsigned 8-bit activations: on signed ones OpenVINO gives wrong maps without
+            saying so, so they are refused.
         precision: ``fp32`` and ``int8`` compute what is not quantised in fp32, and so does ``fp16``, because CPUs have
             hardly any fp16 arithmetic; ``bf16`` computes everything in bf16. It is always set: left alone, OpenVINO
             turns fp32 into bf16 wherever it can.
@@ -57,7 +57,7 @@ class OpenVinoSession(Session):
         cache: Folder in which the compiled network is kept for the next start (:mod:`edgesod.runtime.compiled`).
 
     Raises:
-        BackendError: ``bf16`` on a CPU without it, or OpenVINO cannot compile the network.
+        BackendError: ``bf16`` on a CPU without it, signed 8-bit activations, or OpenVINO cannot compile the network.
         InputError: The file is not a network, or a shape is not fixed.
     """
 
@@ -118,6 +118,7 @@ def _compiled(path: Path, settings: dict[str, Any], kept: CompiledFile | None) -
     model = _read(path)
     for port in (*model.inputs, *model.outputs):
         _spec(port)  # a network without fixed shapes is refused before it is compiled
+    _refuse_signed(model, path)
     try:
         compiled = _core().compile_model(model, _DEVICE, settings)
     except RuntimeError as error:
@@ -127,6 +128,19 @@ def _compiled(path: Path, settings: dict[str, Any], kept: CompiledFile | None) -
     if kept is not None:
         kept.write(compiled.export_model().getvalue())
     return compiled
+
+
+def _refuse_signed(model: Any, path: Path) -> None:
+    """Raise where an activation is quantised to signed 8 bits: to OpenVINO a fake quantisation that is made int8."""
+    for node in model.get_ops():
+        if node.get_type_name() != "FakeQuantize" or node.input_value(0).get_node().get_type_name() == "Constant":
+            continue
+        readers = [port.get_node() for port in node.output(0).get_target_inputs()]
+        if any(reader.get_output_element_type(0).get_type_name() == "i8" for reader in readers):
+            raise BackendError(
+                f"{path} has signed 8-bit activations, on which OpenVINO gives wrong maps on CPUs",
+                hint="use the onnxruntime backend, or build it for CPUs: `edgesod build --int8`",
+            )
 
 
 def _read(path: Path) -> Any:

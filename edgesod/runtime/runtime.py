@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from edgesod import assets, zoo
 from edgesod.errors import BackendError, InputError, ManifestMismatch, UsageError
-from edgesod.files import sha256_of
 from edgesod.manifest import FILE_NAME, Manifest, check_manifest, read_manifest
 from edgesod.processing.postprocess import postprocess
 from edgesod.processing.preprocess import as_bgr, preprocess
@@ -43,8 +42,8 @@ class Runtime:
     Args:
         engine: An engine folder, or the name of a shipped model. It is a folder when it is a path object, contains a path
             separator, or holds a manifest.
-        precision: For a model name: ``fp32`` runs the shipped ONNX, the others the engine built from it; ``int8`` where
-            ``None``. An engine folder has its own.
+        precision: For a model name, whose built engine is run; ``int8`` where ``None``. ``fp32`` does without one: where
+            none was built for the backend, it runs the shipped ONNX as it is. An engine folder has its own.
         backend: ``"auto"``, or the name of a backend that must be had. An engine folder has its own.
         threads: CPU threads; every physical core this process may use where ``None``.
 
@@ -75,12 +74,13 @@ class Runtime:
             self._open_folder(Path(engine), precision, backend, threads)
             return
         recipe = recipe_for(str(engine), precision or DEFAULT_PRECISION)
+        folder = assets.engines_root() / recipe.name
         if recipe.precision == "fp32":
             name, reason = choose_backend("fp32", backend)
-            if name != "tensorrt":  # which runs no ONNX, so its fp32 is built like the other precisions
+            # TensorRT runs no ONNX, so its fp32 is built like the other precisions
+            if name != "tensorrt" and not _is_built_for(name, folder, recipe):
                 self._adopt(open_session(zoo.shipped(recipe.model).onnx, "fp32", name, threads), recipe, reason)
                 return
-        folder = assets.engines_root() / recipe.name
         build = f"edgesod build --model {recipe.model} --{recipe.precision}" + (
             f" --backend {backend}" if backend != AUTO else ""
         )
@@ -88,7 +88,7 @@ class Runtime:
             raise InputError(f"{recipe.name} has not been built: there is no engine in {folder}", hint=build)
         if not is_built_from_shipped(folder, recipe):
             raise ManifestMismatch(
-                f"{folder} was not built from the {recipe.model} and the recipe that this version ships",
+                f"{folder} was not built from the {recipe.model} and the recipe that this version ships, or an older version built it",
                 hint=f"`{build}`; or name the folder itself, to run what is in it",
             )
         self._open_folder(folder, recipe.precision, backend, threads)
@@ -264,10 +264,15 @@ class Runtime:
 
 
 def is_built_from_shipped(folder: Path, recipe: Recipe) -> bool:
-    """Say whether an engine folder was built from the shipped weights by the shipped recipe."""
-    manifest = read_manifest(folder)
-    shipped = sha256_of(zoo.shipped(recipe.model).onnx)
-    return manifest.recipe == recipe and manifest.sha256.get(manifest.onnx_file) == shipped
+    """Say whether an engine folder was built from the shipped weights by the shipped recipe, and by no older builder."""
+    return read_manifest(folder).is_from(recipe, zoo.shipped(recipe.model).onnx)
+
+
+def _is_built_for(backend: str, folder: Path, recipe: Recipe) -> bool:
+    """Say whether there is an engine folder from the shipped weights and recipe for a backend."""
+    if not (folder / FILE_NAME).is_file():
+        return False
+    return read_manifest(folder).backend == backend and is_built_from_shipped(folder, recipe)
 
 
 def _is_folder(engine: str | os.PathLike[str]) -> bool:

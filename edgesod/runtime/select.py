@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,8 @@ from edgesod.runtime.tensorrt_version import require_installed, require_tensorrt
 AUTO = "auto"
 ENGINE_SUFFIXES = (".plan", ".engine")
 """How files of TensorRT's are named."""
+
+log = logging.getLogger("edgesod.runtime")
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ def open_session(
         path: ONNX with fixed shapes, of the types that ``precision`` means, for ``bf16`` an fp32 one; or an engine of
             TensorRT's, by its suffix ``.plan`` or ``.engine``.
         precision: What it is run at.
-        backend: ``"auto"``, or the name of a backend that must be had.
+        backend: ``"auto"``, or the name of a backend that must be had. With ``"auto"``, ONNX Runtime runs what OpenVINO
+            refuses, such as signed 8-bit activations.
         threads: CPU threads; every physical core this process may use where ``None``.
         cache: Folder in which a backend that compiles may keep what it compiled, for a quicker start the next time.
 
@@ -154,7 +158,12 @@ def open_session(
     if name == "openvino":
         from edgesod.runtime.openvino_session import OpenVinoSession
 
-        return OpenVinoSession(path, precision, threads, cache)
+        try:
+            return OpenVinoSession(path, precision, threads, cache)
+        except BackendError as error:
+            if backend != AUTO or precision not in _BACKENDS["onnxruntime"].why:
+                raise
+            log.warning("%s: ONNX Runtime runs it instead", error)
     from edgesod.runtime.onnxruntime_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, precision, threads)

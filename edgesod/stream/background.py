@@ -19,7 +19,7 @@ _CLOSE_S = 1e-3  # times are rounded, by files to their time base
 
 
 class VideoBackground:
-    """A video played again and again at its own pace, by the times of the frames it is put behind.
+    """A video played again and again at its own pace, by the times of the frames it is put behind, for each source by itself.
 
     Args:
         path: The video.
@@ -29,26 +29,41 @@ class VideoBackground:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._players = {0: _Player(path)}
+
+    def __call__(self, frame: Frame) -> NDArray[np.uint8]:
+        """Return the picture of the frame's time, uint8 BGR ``(H, W, 3)`` in the video's size."""
+        if frame.source not in self._players:
+            self._players[frame.source] = _Player(self._path)
+        return self._players[frame.source].at(frame.time_s)
+
+    def close(self) -> None:
+        """Let go of the file; safe to call twice."""
+        for player in self._players.values():
+            player.close()
+
+
+class _Player:
+    def __init__(self, path: Path) -> None:
         self._source = open_source(path, SourceOptions(loop=-1))
         self._frames = iter(self._source)
         self._shown = self._next = next(self._frames)
         self._ahead_s: float | None = None  # the video's time less the frames'
 
-    def __call__(self, frame: Frame) -> NDArray[np.uint8]:
-        """Return the picture of the frame's time, uint8 BGR ``(H, W, 3)`` in the video's size."""
-        if self._ahead_s is None or frame.time_s + self._ahead_s < self._shown.time_s:
-            self._ahead_s = self._shown.time_s - frame.time_s
-        wanted_s = frame.time_s + self._ahead_s
+    def at(self, time_s: float) -> NDArray[np.uint8]:
+        if self._ahead_s is None or time_s + self._ahead_s < self._shown.time_s:
+            self._ahead_s = self._shown.time_s - time_s
+        wanted_s = time_s + self._ahead_s
         for _ in range(_MOST_SKIPPED):
             if self._next.time_s > wanted_s + _CLOSE_S:
                 break
             self._shown, self._next = self._next, next(self._frames)
         else:
-            self._ahead_s = self._shown.time_s - frame.time_s
+            self._ahead_s = self._shown.time_s - time_s
         return self._shown.image
 
     def close(self) -> None:
-        """Let go of the file; safe to call twice."""
         self._source.close()
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesod.processing.effects import composite
 from edgesod.types import Frame, Result
 
 
@@ -24,6 +26,7 @@ class Source(ABC):
         size_hw: Height and width in pixels; ``None`` where unknown or where pictures differ.
         num_reconnects: How often it was lost and came back.
         state: ``"open"``, ``"reconnecting"`` or ``"closed"``.
+        patience_s: How long it may take over a frame by its own time-outs, in seconds; nobody takes it for stuck before.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Source(ABC):
     size_hw: tuple[int, int] | None = None
     num_reconnects: int = 0
     state: str = "open"
+    patience_s: float = 0.0
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
@@ -58,12 +62,20 @@ class Sink(ABC):
 
     Attributes:
         name: Printable.
-        wants_picture: Whether it looks at ``image``. Where no sink of a run does, nothing is rendered and ``image`` is the
-            frame's own.
+        wants_picture: Whether it looks at ``image``. Where no sink that takes a frame does, nothing is rendered and ``image``
+            is the frame's own.
+        source: The one of several sources whose frames it takes; ``None`` takes those of all.
+        is_done: Whether it has asked for the end of the run.
     """
 
     name: str
     wants_picture: bool = True
+    source: int | None = None
+    is_done: bool = False
+
+    def takes(self, frame: Frame) -> bool:
+        """Tell whether it is to be given a frame; asked before the frame is drawn, from another thread than the one that writes."""
+        return self.source in (None, frame.source)
 
     @abstractmethod
     def write(self, image: NDArray[Any], frame: Frame, result: Result | None = None) -> None:
@@ -107,3 +119,11 @@ def as_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
         raise ValueError(f"a picture is uint8 (H, W), (H, W, 3) or (H, W, 4); got {image.dtype} {image.shape}")
     return image
+
+
+def as_bgr(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return a picture that a sink takes as contiguous BGR ``(H, W, 3)``, what is transparent put on a plain background."""
+    image = as_uint8(image)
+    if image.ndim == 2:
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
+    return composite(image) if image.shape[2] == 4 else np.ascontiguousarray(image)

@@ -5,6 +5,7 @@ A pipeline is made of constants and checked numbers alone; no text that a person
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -80,14 +81,25 @@ class PipeSource(GuardedSource):
         self.fps = options.rate
         self._options = options
         self._closing = threading.Event()
+        tool = _tool("gst-launch-1.0")
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the source)
-        self._process = subprocess.Popen(
-            [_tool("gst-launch-1.0"), "-q", *elements, "!", "fdsink", "fd=1", "sync=false"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            start_new_session=True,  # Ctrl-C is for us, and we end it
-        )
+        # Not standard output: NVIDIA's element for CSI cameras prints there.
+        self._pictures, theirs = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [tool, "-q", *elements, "!", "fdsink", f"fd={theirs:d}", "sync=false"],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+                pass_fds=(theirs,),
+                start_new_session=True,  # Ctrl-C is for us, and we end it
+            )
+        except BaseException:
+            os.close(self._pictures)
+            self._said.close()
+            raise
+        finally:
+            os.close(theirs)
         try:
             self._first = self._read(options.open_timeout_s)
         except SourceLost as error:
@@ -111,16 +123,14 @@ class PipeSource(GuardedSource):
         super().close()
 
     def _read(self, timeout_s: float) -> NDArray[np.uint8] | None:
-        assert self._process.stdout is not None
         assert self.size_hw is not None
         with self._turn() as is_open:
             if not is_open:
                 return None
             try:
-                descriptor = self._process.stdout.fileno()
                 stride = -(-3 * self.size_hw[1] // 4) * 4  # GStreamer begins every row at a multiple of four bytes
                 image = read_picture_from(
-                    descriptor, self.size_hw, self.name, self._closing, row_bytes=stride, timeout_s=timeout_s
+                    self._pictures, self.size_hw, self.name, self._closing, row_bytes=stride, timeout_s=timeout_s
                 )
             except (TimeoutError, InputError) as error:
                 raise SourceLost(f"{error}{self._complaint()}", hint=_HINT) from None
@@ -135,10 +145,9 @@ class PipeSource(GuardedSource):
         return f": {lines[0][:200]}" if lines else ""
 
     def _release(self) -> None:
-        assert self._process.stdout is not None
         self._process.kill()
         self._process.wait()
-        self._process.stdout.close()
+        os.close(self._pictures)
         self._said.close()
 
 

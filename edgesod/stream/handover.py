@@ -56,9 +56,12 @@ class Handover(Generic[T]):
             return True
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Say that nothing more comes; ``error`` is raised at the taker once everything given is taken. The first call counts."""
+        """Say that nothing more comes; ``error`` is raised at the taker once everything given is taken.
+
+        The first call counts, and none after :meth:`close`.
+        """
         with self._changed:
-            if not self._is_finished:
+            if not self._is_over:
                 self._is_finished, self._error = True, error
                 self._changed.notify_all()
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from edgesod.errors import DeviceError
-from edgesod.stream.base import Source
+from edgesod.stream.base import Sink, Source
 from edgesod.stream.capture import Capture
 from edgesod.stream.failure import Failure
 from edgesod.stream.handover import Handover
@@ -25,11 +25,15 @@ OnFrame = Callable[[Frame, Result], None]
 
 
 class Done(NamedTuple):
-    """A frame, what the network made of it, and the picture for the sinks: the frame's own until it is rendered."""
+    """A frame, what the network made of it, and the picture for the sinks: the frame's own until it is rendered.
+
+    ``takers`` are the sinks that are given it, where they were asked already.
+    """
 
     frame: Frame
     result: Result
     image: NDArray[Any]
+    takers: Sequence[Sink] | None = None
 
 
 class Inference:
@@ -84,16 +88,16 @@ class Inference:
         self.thread.start()
 
     def cancel(self) -> None:
-        """Have every thread end after what it has in hand; may be called from any thread, and twice."""
+        """Have every thread end after what it has in hand, and close the sources; safe to call twice."""
         for capture in self.captures:
-            capture.frames.close()
+            capture.cancel()
 
     def check(self, lost_after_s: float, stalled_after_s: float) -> None:
         """Raise when a source or the engine does not come back.
 
         Raises:
-            SourceLost: A live source delivered nothing for ``lost_after_s``, and is not reconnecting.
-            InputError: Another source kept its thread for ``stalled_after_s``.
+            SourceLost: A live source delivered nothing for ``lost_after_s`` and its own patience, and is not reconnecting.
+            InputError: Another source kept its thread for ``stalled_after_s`` and its own patience.
             DeviceError: The engine kept its thread for ``stalled_after_s``.
         """
         now_s = time.perf_counter()
@@ -104,11 +108,8 @@ class Inference:
 
     def join(self, until_s: float) -> list[str]:
         """Wait for the threads until ``time.perf_counter()`` says ``until_s``; return the names of what is still busy."""
-        threads = [("inference", self.thread), *((capture.source.name, capture.thread) for capture in self.captures)]
-        for _, thread in threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, until_s - time.perf_counter()))
-        return [name for name, thread in threads if thread.is_alive()]
+        left = [] if self._stage.join(until_s) else ["inference"]
+        return left + [capture.source.name for capture in self.captures if not capture.join(until_s)]
 
     def _work(self, frame: Frame) -> Done:
         begun_s = time.perf_counter()

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edgesod.errors import UsageError
 from edgesod.recipe import problems
 
+_MARGIN_S = 5.0
+
 
 class SourceOptions(BaseModel):
     """What may be said about a source besides its name; whatever is not said is the camera's or the file's own.
@@ -46,6 +48,14 @@ class SourceOptions(BaseModel):
     """How long a lost source is tried again before it is given up: ``inf`` for ever, ``0`` not at all."""
     retry_s: float = Field(default=0.5, gt=0, le=60, alias="retry")
     """The pause before the first try; it doubles with each, up to 10 s, and is cut at random by up to a half."""
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds after which a source has delivered a frame or been found lost by these time-outs, with a margin.
+
+        A stream may send what cannot be decoded for one time-out, then fall silent for another.
+        """
+        return max(self.open_timeout_s, 2 * self.read_timeout_s) + _MARGIN_S
 
     @model_validator(mode="after")
     def _fits_together(self) -> SourceOptions:

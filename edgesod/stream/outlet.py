@@ -21,13 +21,13 @@ _log = logging.getLogger("edgesod.stream")
 class Outlet:
     """The thread that takes pictures, writes them to every sink, and finishes the sinks.
 
-    When the run failed, what the sinks hold is thrown away; unless the source is live, whose pictures do not come again: then
-    only the output of a sink that raised is.
+    When the run failed, what the sinks hold is thrown away; unless it is of a live source, whose pictures do not come again:
+    then only the output of a sink that raised is.
 
     Args:
         pictures: Taken from in turn; they share one condition.
-        sinks: Each gets every picture.
-        is_live: Whether the pictures do not come again.
+        sinks: Each gets the pictures it takes.
+        is_live: Of each source, whether its pictures do not come again.
         statistics: Fed.
         failure: Told what a sink raises.
 
@@ -40,7 +40,7 @@ class Outlet:
         self,
         pictures: Sequence[Handover[Done]],
         sinks: Sequence[Sink],
-        is_live: bool,
+        is_live: Sequence[bool],
         statistics: LiveStatistics,
         failure: Failure,
     ) -> None:
@@ -97,10 +97,10 @@ class Outlet:
             del done  # or the last of them would live for as long as the next one takes to come
 
     def _write(self, done: Done) -> None:
-        frame, result, image = done
+        frame, result, image, takers = done
         begun_s = time.perf_counter()
         self._statistics.add_age(SINK, begun_s - frame.captured_at_s)
-        for sink in self._sinks:
+        for sink in [sink for sink in self._sinks if sink.takes(frame)] if takers is None else takers:
             self._busy = _Busy(time.perf_counter(), f"{sink.name}, given frame {frame.index},", sink)
             self._failed = sink
             sink.write(image, frame, result)
@@ -115,17 +115,20 @@ class Outlet:
         self._statistics.add_done((frame.image.shape[0], frame.image.shape[1]))
 
     def _finish(self, sinks: Sequence[Sink]) -> None:
-        is_thrown_away = self._failure.error is not None and not self._is_live
+        has_failed = self._failure.error is not None
         for sink in sinks:
             if not self._is_abandoned:
                 self._busy = _Busy(time.perf_counter(), f"{sink.name}, being finished,", sink)
             try:
-                if is_thrown_away or sink is self._failed:
+                if sink is self._failed or (has_failed and not self._comes_once(sink)):
                     sink.abort()
                 else:
                     sink.close()
             except Exception as caught:
                 self._failure.note(caught)
+
+    def _comes_once(self, sink: Sink) -> bool:
+        return any(self._is_live) if sink.source is None else self._is_live[sink.source]
 
 
 class _Busy(NamedTuple):

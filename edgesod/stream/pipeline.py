@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from edgesod.errors import EdgesodError, OutputError
 from edgesod.stream.base import Sink, Source
 from edgesod.stream.failure import Failure
-from edgesod.stream.handover import Handover, HandoverEnded, take_from
+from edgesod.stream.handover import HandoverEnded, take_from
 from edgesod.stream.inference import Done, Inference, OnFrame, Process, hand_overs
 from edgesod.stream.outlet import Outlet
 from edgesod.stream.stage import Stage
@@ -101,12 +101,14 @@ def run_pipeline(
             duration counts as ``inference``.
         render: Called in a thread of its own, where a sink wants pictures; gives the uint8 picture the sinks take. ``None`` passes
             the frame's own.
-        sinks: Open sinks; each gets every picture.
+        sinks: Open sinks; each gets every picture, and any of them may ask for the end.
         on_frame: Called in the inference thread after ``process``, for progress.
         max_frames: Stop after so many.
         stop: Stop when set, from whatever thread.
-        lost_after_s: How long a live source may deliver nothing, in seconds, unless it is reconnecting.
-        stalled_after_s: How long reading a file, ``process``, ``render`` or one sink may take for one frame, in seconds.
+        lost_after_s: How long a live source may deliver nothing, in seconds, unless it is reconnecting; longer where its own time-outs
+            are (``source.patience_s``).
+        stalled_after_s: How long reading a file, ``process``, ``render`` or one sink may take for one frame, in seconds; a file behind a
+            network as long as its time-outs allow.
         statistics: Fed while the run goes on, for whoever else looks at it.
 
     Returns:
@@ -118,7 +120,8 @@ def run_pipeline(
         DeviceError: ``process`` did.
         OutputError: Rendering or a sink did.
         Exception: Whatever a stage raised, as it was raised. What the sinks hold is thrown away, except of a live source:
-            then only the output of a sink that raised is.
+            then only the output of a sink that raised is. Of a file and a live source together, a sink that takes frames of the
+            live one keeps them.
     """
     sources = [source] if isinstance(source, Source) else list(source)
     statistics = statistics or LiveStatistics()
@@ -126,7 +129,7 @@ def run_pipeline(
     inference = Inference(sources, process, statistics, failure, on_frame=on_frame, max_frames=max_frames)
     rendering = _rendering(render, sinks, inference, statistics, failure)
     pictures = rendering.outputs if rendering else inference.results
-    outlet = Outlet(pictures, sinks, all(one.is_live for one in sources), statistics, failure)
+    outlet = Outlet(pictures, sinks, [one.is_live for one in sources], statistics, failure)
     interrupted = False
     started_s = time.perf_counter()
     statistics.begin(sources)
@@ -135,7 +138,7 @@ def run_pipeline(
         if rendering:
             rendering.thread.start()
         outlet.thread.start()
-        while not outlet.ended.wait(_LOOK_S) and not (stop and stop.is_set()):
+        while not outlet.ended.wait(_LOOK_S) and not (stop and stop.is_set()) and not any(sink.is_done for sink in sinks):
             inference.check(lost_after_s, stalled_after_s)
             if rendering:
                 rendering.check(stalled_after_s)
@@ -144,7 +147,12 @@ def run_pipeline(
         interrupted = True
     except EdgesodError as error:
         failure.note(error)
-    _shut_down(inference, pictures, outlet)
+    # In a thread of its own, so that a further Ctrl-C meets nothing that it could break off.
+    ending = threading.Thread(target=_shut_down, args=(inference, rendering, outlet), name="edgesod-end")
+    ending.start()
+    while ending.is_alive():
+        with suppress(KeyboardInterrupt):
+            ending.join()
     statistics.end()
     if failure.error is not None:
         raise failure.error
@@ -185,17 +193,17 @@ def stream_results(
     try:
         inference.start()
         while True:
+            inference.check(lost_after_s, stalled_after_s)
             try:
-                number, (frame, result, _) = take_from(inference.results, (number + 1) % len(sources), _LOOK_S)
+                number, done = take_from(inference.results, (number + 1) % len(sources), _LOOK_S)
             except TimeoutError:
-                inference.check(lost_after_s, stalled_after_s)
                 continue
             except HandoverEnded:
                 break
-            statistics.add_age(SINK, time.perf_counter() - frame.captured_at_s)
-            statistics.add_done((frame.image.shape[0], frame.image.shape[1]))
-            yield result
-            del frame, result
+            statistics.add_age(SINK, time.perf_counter() - done.frame.captured_at_s)
+            statistics.add_done((done.frame.image.shape[0], done.frame.image.shape[1]))
+            yield done.result
+            del done
     finally:
         inference.cancel()
         for handover in inference.results:
@@ -216,9 +224,12 @@ def _rendering(
     def work(done: Done) -> Done:
         begun_s = time.perf_counter()
         statistics.add_age(RENDER, begun_s - done.frame.captured_at_s)
+        takers = [sink for sink in sinks if sink.takes(done.frame)]
+        if not any(sink.wants_picture for sink in takers):
+            return done._replace(takers=takers)
         image = render(done.frame, done.result)
         statistics.add_stages({"render": (time.perf_counter() - begun_s) * 1e3})
-        return Done(done.frame, done.result, image)
+        return Done(done.frame, done.result, image, takers)
 
     def overdue(done: Done, limit_s: float) -> OutputError:
         return OutputError(f"rendering frame {done.frame.index} has not come back for {limit_s:g} s")
@@ -227,8 +238,8 @@ def _rendering(
     return Stage("render", inference.results, work, pictures, failure, overdue=overdue)
 
 
-def _shut_down(inference: Inference, pictures: Sequence[Handover[Done]], outlet: Outlet) -> None:
-    """End every thread and finish the sinks, leaving behind what does not come back; Ctrl-C is over by now and changes nothing.
+def _shut_down(inference: Inference, rendering: Stage[Done, Done] | None, outlet: Outlet) -> None:
+    """End every thread and finish the sinks, leaving behind what does not come back.
 
     A frame in the engine gets half of the time there is: its result is worth having, the outputs are worth more.
     """
@@ -239,18 +250,20 @@ def _shut_down(inference: Inference, pictures: Sequence[Handover[Done]], outlet:
     for handover in inference.results:
         handover.finish()
     _wait(outlet.ended.is_set, now_s + _GRACE_S * 3 / 4)
-    for handover in pictures:
+    for handover in rendering.outputs if rendering else ():
         handover.finish()
     _wait(outlet.ended.is_set, until_s)
     if outlet.is_finishing:
         _wait(outlet.ended.is_set, until_s + _FINISH_S)
     if not outlet.ended.is_set():
         outlet.abandon()
-    for name in inference.join(until_s):
+    left = inference.join(until_s)
+    if rendering and not rendering.join(until_s):
+        left.append("rendering")
+    for name in left:
         _log.warning("%s does not come back; left behind, it closes if it ever does", name)
 
 
 def _wait(is_done: Callable[[], bool], until_s: float) -> None:
     while not is_done() and time.perf_counter() < until_s:
-        with suppress(KeyboardInterrupt):
-            time.sleep(0.01)
+        time.sleep(0.01)

@@ -17,6 +17,7 @@ from edgesod.stream.options import SourceOptions, check_options
 from edgesod.types import Frame
 
 _LOOK_S = 0.1
+_HINT = "- --source-options width=640,height=480"
 
 
 class RawSource(Source):
@@ -35,9 +36,9 @@ class RawSource(Source):
         self.name = "standard input" if descriptor == 0 else f"pipe {descriptor}"
         check_options(options, "-", frozenset(("width", "height", "rate")))
         if options.width is None or options.height is None:
-            raise UsageError("raw pictures do not say how large they are", hint="edgesod run '-?width=640&height=480'")
+            raise UsageError("raw pictures do not say how large they are", hint=f"edgesod run {_HINT}")
         if os.isatty(descriptor):
-            raise UsageError(f"{self.name} is a keyboard, not a pipe", hint="PROGRAM | edgesod run '-?width=640&height=480'")
+            raise UsageError(f"{self.name} is a keyboard, not a pipe", hint=f"PROGRAM | edgesod run {_HINT}")
         self.size_hw = options.height, options.width
         self.fps = options.rate or 25.0
         self._descriptor = descriptor

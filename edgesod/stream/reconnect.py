@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -24,9 +25,8 @@ _log = logging.getLogger("edgesod.stream")
 class ReconnectingSource(Source):
     """A live source that is opened again when it is lost.
 
-    Tries are ``retry_s`` apart at first, then twice as long each time, up to 10 s, each cut at random by up to a half so
-    that many robots do not call one server in step. When ``reconnect_s`` have gone by without a frame, it is lost for
-    good. Frames count on across a gap, and their times include it.
+    Tries are ``retry_s`` apart at first, then further (:func:`pauses`). When ``reconnect_s`` have gone by without a frame, it is
+    lost for good. Frames count on across a gap, and their times include it.
 
     Args:
         source: The source, open.
@@ -43,7 +43,7 @@ class ReconnectingSource(Source):
         self._options = options
         self._closing = threading.Event()
         self._stuck_at_s: float | None = None
-        self.fps, self.size_hw = source.fps, source.size_hw
+        self.fps, self.size_hw, self.patience_s = source.fps, source.size_hw, options.patience_s
 
     @property
     def state(self) -> str:  # type: ignore[override]
@@ -55,14 +55,14 @@ class ReconnectingSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         index, first_s = 0, 0.0
-        pauses: Iterator[float] | None = None
+        waits: Iterator[float] | None = None
         loss = ""
         while True:
             try:
                 for frame in self._source:
-                    if pauses is not None:
+                    if waits is not None:
                         self._note_return()
-                        pauses = None
+                        waits = None
                     first_s = first_s if index else frame.captured_at_s
                     self.size_hw = self._source.size_hw
                     yield replace(frame, index=index, time_s=frame.captured_at_s - first_s)
@@ -72,34 +72,26 @@ class ReconnectingSource(Source):
                 if self._options.reconnect_s == 0 or self._closing.is_set():
                     raise
                 reason = str(error)
-            if pauses is None:
+            if waits is None:
                 _log.warning("%s", reason)
-                pauses, loss = self._pauses(), reason
-            if not self._come_back(pauses, loss):
+                waits, loss = pauses(self._options.retry_s, self._options.reconnect_s), reason
+            if not self._come_back(waits, loss):
                 return
 
     def close(self) -> None:
         self._closing.set()
         self._source.close()
 
-    def _pauses(self) -> Iterator[float]:
-        """Yield the seconds to wait before each try, until the patience is at an end."""
-        end_s = time.perf_counter() + self._options.reconnect_s
-        pause_s = self._options.retry_s
-        while (left_s := end_s - time.perf_counter()) > 0:
-            yield min(random.uniform(pause_s / 2, pause_s), left_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-    def _come_back(self, pauses: Iterator[float], loss: str) -> bool:
+    def _come_back(self, waits: Iterator[float], loss: str) -> bool:
         """Open the source anew; ``False`` when it was closed meanwhile.
 
         Raises:
             SourceLost: The patience is at an end.
         """
         self._source.close()
-        for pause_s in pauses:
+        for pause_s in waits:
             options = self._options
-            self._stuck_at_s = time.perf_counter() + pause_s + options.open_timeout_s + options.read_timeout_s + _STUCK_AFTER_S
+            self._stuck_at_s = time.perf_counter() + pause_s + options.open_timeout_s + options.patience_s + _STUCK_AFTER_S
             _log.info("%s: trying again in %.1f s", self.name, pause_s)
             if self._closing.wait(pause_s):
                 return False
@@ -120,3 +112,15 @@ class ReconnectingSource(Source):
         self.num_reconnects += 1
         self._stuck_at_s = None
         _log.warning("%s is back (reconnects so far: %d)", self.name, self.num_reconnects)
+
+
+def pauses(first_s: float, patience_s: float = math.inf) -> Iterator[float]:
+    """Yield the seconds to wait before each try to reach something that is lost, until the patience is at an end.
+
+    Twice as long each time, up to 10 s, each cut at random by up to a half so that many robots do not call one server in step.
+    """
+    end_s = time.perf_counter() + patience_s
+    pause_s = first_s
+    while (left_s := end_s - time.perf_counter()) > 0:
+        yield min(random.uniform(pause_s / 2, pause_s), left_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

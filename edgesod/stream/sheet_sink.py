@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.errors import UsageError
-from edgesod.processing.effects import composite
 from edgesod.processing.sheet import contact_sheet, write_sheet
-from edgesod.stream.base import Sink
+from edgesod.stream.base import Sink, as_bgr
 from edgesod.types import Frame, Result
 
 _CELL_WH = (320, 240)
@@ -70,6 +69,4 @@ def _small(image: NDArray[Any]) -> NDArray[np.uint8]:
     scale = min(1.0, _CELL_WH[0] / image.shape[1], _CELL_WH[1] / image.shape[0])
     size_wh = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     small = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
-    if small.ndim == 2:
-        return np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR), np.uint8)
-    return composite(small) if small.shape[2] == 4 else small
+    return as_bgr(small)

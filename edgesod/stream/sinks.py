@@ -18,6 +18,7 @@ from edgesod.stream.base import Sink, as_uint8
 from edgesod.stream.uri import (
     SINKS,
     VIDEO_SUFFIXES,
+    check_slashes,
     is_sequence,
     redacted,
     scheme_of,
@@ -39,7 +40,8 @@ def open_sink(
 
     Args:
         target: The suffix decides; without one it is a folder. ``file://`` may stand before a path. ``-`` is raw pictures on
-            standard output, ``ring://NAME`` masks in shared memory, ``display://0`` a window, ``null`` keeps nothing.
+            standard output, ``ring://NAME`` masks in shared memory, ``rtsp://HOST/NAME`` a stream of a server's,
+            ``display://0`` a window, ``null`` keeps nothing.
         fps: Nominal pictures per second of a video; ``None`` means 25. Only pictures without times of their own are paced
             by it, the others keep theirs.
         size_hw: Height and width of a video in pixels; ``None`` takes the first picture's.
@@ -49,13 +51,14 @@ def open_sink(
         The sink; use it in a ``with`` statement.
 
     Raises:
-        OutputError: The place cannot be written.
+        OutputError: The place cannot be written, or no server answers.
         UsageError: A scheme or suffix that is not one of these.
         BackendError: A window where there is no screen.
     """
     target = os.fspath(target)
+    check_slashes(target)
     scheme = scheme_of(target)
-    if target == "null" or scheme == "null":
+    if target in ("null", "null://"):
         return NullSink()
     if target == "-":
         from edgesod.stream.pipe_sink import PipeSink
@@ -65,10 +68,14 @@ def open_sink(
         from edgesod.stream.ring import RingSink
 
         return RingSink(target.removeprefix("ring://"))
-    if scheme == "display":
+    if target == "display://0":
         from edgesod.stream.window_sink import WindowSink
 
         return WindowSink()
+    if scheme == "rtsp":
+        from edgesod.stream.rtsp_sink import RtspSink
+
+        return RtspSink(target, fps=fps)
     if scheme not in ("", "file") or target in ("", "file://"):
         raise UsageError(f"{redacted(target) or 'nothing'} is not a sink", hint=f"one of: {SINKS}")
     path = Path(target.removeprefix("file://"))
@@ -81,7 +88,7 @@ def open_sink(
         return PictureSink(path)
     if path.is_dir() or not suffix or target.endswith(("/", os.sep)):
         return FolderSink(path)
-    raise UsageError(f"{path}: the suffix {suffix} says neither video nor picture", hint=f"one of: {SINKS}")
+    raise UsageError(f"{redacted(str(path))}: the suffix {suffix} says neither video nor picture", hint=f"one of: {SINKS}")
 
 
 class PictureSink(Sink):

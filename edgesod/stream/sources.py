@@ -17,7 +17,7 @@ from edgesod.stream.raw import RawSource
 from edgesod.stream.reconnect import ReconnectingSource
 from edgesod.stream.synthetic import SyntheticSource
 from edgesod.stream.transform import LoopedSource, turned
-from edgesod.stream.uri import NETWORK, SOURCES, is_sequence, redacted, scheme_of, split_query
+from edgesod.stream.uri import NETWORK, SOURCES, check_slashes, is_sequence, redacted, scheme_of, split_query
 
 Opener = Callable[[], Source]
 
@@ -56,6 +56,7 @@ def open_source(uri: str | os.PathLike[str], options: SourceOptions | None = Non
 
 def _opener_of_uri(uri: str, options: SourceOptions) -> tuple[Opener, SourceOptions]:
     """Return what opens a URI, and the options with its query's; opening again gives the same source anew."""
+    check_slashes(uri)
     scheme = scheme_of(uri)
     if scheme in NETWORK:
         from edgesod.stream.video import VideoSource
@@ -98,7 +99,7 @@ def _opener_of_path(path: Path, options: SourceOptions) -> Opener:
         if not path.exists():
             if is_sequence(path.name):
                 return lambda: PicturesSource.from_sequence(path, options)
-            raise InputError(f"{path} does not exist", hint=_nearby(path))
+            raise InputError(f"{redacted(str(path))} does not exist", hint=_nearby(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix.lower() in IMAGE_SUFFIXES:

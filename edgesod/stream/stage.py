@@ -62,6 +62,12 @@ class Stage(Generic[A, B]):
         if in_hand and time.perf_counter() - in_hand[0] > limit_s:
             raise self._overdue(in_hand[1], limit_s)
 
+    def join(self, until_s: float) -> bool:
+        """Wait for the end until ``time.perf_counter()`` says ``until_s``; return whether it came."""
+        if self.thread.ident is not None:
+            self.thread.join(max(0.0, until_s - time.perf_counter()))
+        return not self.thread.is_alive()
+
     def _run(self) -> None:
         number, num_done = -1, 0
         try:

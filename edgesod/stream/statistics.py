@@ -33,6 +33,7 @@ class LiveStatistics:
         self._sources: Sequence[Source] = ()
         self._begun_s = 0.0
         self._ended_s = 0.0
+        self._last_done_s = time.perf_counter()
         self._frames = 0
         self._dropped = 0
         self._late = 0
@@ -44,7 +45,7 @@ class LiveStatistics:
         """Say that a run over ``sources`` starts now."""
         with self._lock:
             self._sources = tuple(sources)
-            self._begun_s = time.perf_counter()
+            self._begun_s = self._last_done_s = time.perf_counter()
 
     def end(self) -> None:
         """Say that the run is over, whatever ended it; safe to call twice."""
@@ -77,6 +78,7 @@ class LiveStatistics:
         now_s = time.perf_counter()
         with self._lock:
             self._frames += 1
+            self._last_done_s = now_s
             self._size_hw = size_hw
             self._done_at_s.append(now_s)
             self._forget(now_s)
@@ -87,6 +89,11 @@ class LiveStatistics:
     def frames(self) -> int:
         """Frames that went all the way."""
         return self._frames
+
+    @property
+    def seconds_since_frame(self) -> float:
+        """Since a frame went all the way; since the run began, before the first."""
+        return time.perf_counter() - self._last_done_s
 
     def stages_ms(self) -> dict[str, LatencySummary]:
         """Latency by stage over the last :data:`~edgesod.stream.latencies.LIMIT` frames, in the order of the pipeline."""

@@ -39,6 +39,7 @@ class SyntheticSource(Source):
         check_options(options, "synthetic://", frozenset(("width", "height", "rate", "end_s")))
         self.size_hw = options.height or 480, options.width or 640
         self.fps = options.rate or 30.0
+        self.patience_s = 1 / self.fps + options.patience_s
         self._end_s = options.end_s if options.end_s is not None else math.inf
         self._background = _background(self.size_hw)
         self._closing = threading.Event()

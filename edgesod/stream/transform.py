@@ -28,7 +28,7 @@ class TurnedSource(Source):
 
     def __init__(self, source: Source, options: SourceOptions) -> None:
         self.name, self.is_live, self.fps = source.name, source.is_live, source.fps
-        self.num_frames = source.num_frames
+        self.num_frames, self.patience_s = source.num_frames, source.patience_s
         self._source = source
         self._options = options
         self._describe()
@@ -64,7 +64,7 @@ class LoopedSource(Source):
     """
 
     def __init__(self, source: Source, reopen: Callable[[], Source], loop: int) -> None:
-        self.name, self.fps, self.size_hw = source.name, source.fps, source.size_hw
+        self.name, self.fps, self.size_hw, self.patience_s = source.name, source.fps, source.size_hw, source.patience_s
         self.num_frames = None if loop < 0 or source.num_frames is None else source.num_frames * (loop + 1)
         self._source = source
         self._reopen = reopen

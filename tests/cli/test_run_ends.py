@@ -18,6 +18,7 @@ import pytest
 
 from tests.helpers.cli import ROOT
 from tests.helpers.video import pictures, presentation_times, write_clip
+from tests.helpers.waiting import until
 
 LIMIT_S = 60
 LIVE = "synthetic://?width=320&height=240"
@@ -61,23 +62,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         process.communicate()
 
 
-def wait_for(condition: Callable[[], object]) -> float:
-    """Wait until ``condition`` holds, and return the seconds it took."""
-    begun_s = time.perf_counter()
-    while not condition():
-        assert time.perf_counter() - begun_s < LIMIT_S, "it never came to that"
-        time.sleep(0.02)
-    return time.perf_counter() - begun_s
-
-
 def terminate(process: subprocess.Popen[bytes], started_s: float) -> tuple[bytes, str]:
-    """Send SIGTERM; return stdout and stderr of a process that ended within two seconds, and what this machine is slow."""
+    """Send SIGTERM; return stdout and stderr of a process that ended soon: two seconds, and what this machine is slow or busy."""
     begun_s = time.perf_counter()
     process.send_signal(signal.SIGTERM)
     process.wait(LIMIT_S)  # nobody reads what it prints, until it is over
     out, err = process.communicate()
     assert process.returncode == 130, err.decode()
-    assert time.perf_counter() - begun_s < 2 + started_s / 2
+    assert time.perf_counter() - begun_s < 5 + started_s
     assert b"Traceback" not in err
     return out, err.decode()
 
@@ -109,7 +101,7 @@ def test_while_the_engine_is_opened(start: Callable[..., subprocess.Popen[bytes]
 
 def test_while_a_live_source_runs(start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
     process = start(LIVE, "--out", "out.mp4", "--json")
-    started_s = wait_for(written(tmp_path, 2000))
+    started_s = until(written(tmp_path, 2000))
     out, _ = terminate(process, started_s)
     report = json.loads(out)
     assert report["interrupted"]
@@ -120,7 +112,7 @@ def test_while_a_live_source_runs(start: Callable[..., subprocess.Popen[bytes]],
 def test_while_a_clip_runs(start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "in.mp4", pictures(1000, (36, 128)))
     process = start(str(clip), "--out", "out.mp4", "--json")
-    started_s = wait_for(written(tmp_path))
+    started_s = until(written(tmp_path))
     time.sleep(0.5)
     out, _ = terminate(process, started_s)
     assert 0 < json.loads(out)["frames"] == len(presentation_times(tmp_path / "out.mp4")) < 1000
@@ -140,11 +132,20 @@ def test_while_the_network_does_not_come_back(start: Callable[..., subprocess.Po
 
 def test_while_nobody_takes_the_raw_pictures(start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
     process = start(LIVE, "--out", "out.mp4", "--out", "-")
-    started_s = wait_for(written(tmp_path, 0))
+    started_s = until(written(tmp_path, 0))
     time.sleep(2)
     _, err = terminate(process, started_s)
     assert "standard output" in err
     assert len(presentation_times(tmp_path / "out.mp4")) >= 1
+
+
+def test_a_json_log_beside_raw_pictures_holds_the_report_as_one_line(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    out, err = start(LIVE, "--max-frames", "2", "--out", "-", "--log-format", "json").communicate(timeout=LIMIT_S)
+    assert len(out) == 2 * 320 * 240 * 3
+    first, *lines = err.decode().splitlines()
+    assert first == "opening"
+    assert json.loads(lines[-1])["result"]["frames"] == 2
+    assert all("message" in json.loads(line) for line in lines)
 
 
 _FULL = """

@@ -143,3 +143,13 @@ def test_shared_weights_are_scaled_for_one_reader_alone(tmp_path: Path) -> None:
     onnx.save(model, plain)
     write_cheap_maps(plain, tmp_path / "cheap.onnx")
     np.testing.assert_allclose(run(tmp_path / "cheap.onnx", image), run(plain, image), atol=2e-6)
+
+
+def test_nodes_need_no_names(tmp_path: Path) -> None:
+    plain, image, expected = exported(tmp_path, Sides())
+    model = onnx.load(plain)
+    for node in model.graph.node:
+        node.name = ""
+    onnx.save(model, plain)
+    assert write_cheap_maps(plain, tmp_path / "cheap.onnx")
+    np.testing.assert_allclose(run(tmp_path / "cheap.onnx", image), expected, atol=2e-6)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import sys
 import threading
 from collections import Counter
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+
+from edgesod.runtime.cuda import pycuda_provider
 
 TOO_MUCH = 1 << 40
 
@@ -340,3 +344,17 @@ class _Based(np.ndarray):
     @property
     def base(self) -> Any:
         return self.owner
+
+
+def install(monkeypatch: pytest.MonkeyPatch, stand_in: RuntimeApi | PyCudaDriver) -> None:
+    """Have ``import`` find a stand-in where the real package would be."""
+    names = stand_in.__name__.split(".")
+    for k in range(1, len(names)):
+        package = ModuleType(".".join(names[:k]))
+        package.__path__ = []
+        package.__spec__ = None
+        setattr(package, names[k], stand_in)
+        monkeypatch.setitem(sys.modules, package.__name__, package)
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    monkeypatch.setattr("edgesod.runtime.cuda.select._is_installed", lambda name: True)
+    pycuda_provider._primary_context.cache_clear()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgesod.files import sha256_of
-from edgesod.manifest import GateReport, Manifest, this_device
+from edgesod.manifest import REVISION, GateReport, Manifest, this_device
 from edgesod.recipe import Recipe
 from edgesod.types import TensorSpec
 
@@ -64,6 +64,7 @@ def make_engine(folder: Path, recipe: Recipe = RECIPE, *, backend: str = "onnxru
     hash_ = sha256_of(write_tiny(folder / "model.onnx", recipe.size_hw))
     gate = GateReport(images="none", n=1, map_mae=0, mask_iou=1, latency_ms=1, fp32_latency_ms=1, speedup=1)
     manifest = Manifest(
+        revision=REVISION,
         recipe=recipe,
         backend=backend,
         engine_file="model.onnx",

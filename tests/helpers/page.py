@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -163,11 +163,3 @@ def events_of(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
             name = value
         elif field == "data":
             yield name, json.loads(value)
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    """Wait for something that has to happen."""
-    give_up_at_s = time.monotonic() + LIMIT_S
-    while not is_so():
-        assert time.monotonic() < give_up_at_s, f"{what} did not happen"
-        time.sleep(0.01)

@@ -13,6 +13,7 @@ from edgesod import Runtime
 from edgesod.runtime import openvino_session
 from edgesod.runtime.compiled import FILE_NAME, CompiledFile
 from edgesod.runtime.openvino_session import OpenVinoSession
+from edgesod.runtime.threads import resolve_threads
 from tests.helpers.engines import INPUT, make_engine, run_tiny, write_tiny
 
 FEED = np.random.default_rng(0).normal(0, 1, INPUT.shape).astype(np.float32)
@@ -44,6 +45,14 @@ def refuse(*_: object) -> None:
 def test_second_start_compiles_nothing(model: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_session, "_compiled", refuse)
     np.testing.assert_allclose(saliency(model, kept.parent, threads=2), run_tiny(FEED), atol=1e-5)
+
+
+@pytest.mark.skipif(resolve_threads(None) < 2, reason="OpenVINO takes no more threads than this process may use cores")
+def test_threads_are_those_asked_for_now(model: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_session, "_compiled", refuse)
+    for threads in (2, 1):
+        with OpenVinoSession(model, "fp32", threads, kept.parent) as session:
+            assert session._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == threads
 
 
 def test_another_network_under_the_same_name_is_compiled(model: Path, kept: Path) -> None:

@@ -9,15 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 
-from edgesod.errors import BackendError, DeviceError, UsageError
-from edgesod.runtime.cuda import VARIABLE, Cuda, choose_provider, memory, open_cuda, pycuda_provider
-from tests.helpers.cuda_stand_ins import TOO_MUCH, PyCudaDriver, RuntimeApi
+from edgesod.errors import BackendError, DeviceError
+from edgesod.runtime.cuda import VARIABLE, Cuda, memory, open_cuda
+from tests.helpers.cuda_stand_ins import TOO_MUCH, PyCudaDriver, RuntimeApi, install
 
 Alive = Callable[[], dict[str, int]]
 
@@ -32,21 +30,8 @@ def provider(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
             yield lambda: {name: n for name, n in driver.live().items() if n}
     else:
         stand_in = RuntimeApi() if request.param == "cuda-python" else PyCudaDriver()
-        _install(monkeypatch, stand_in)
+        install(monkeypatch, stand_in)
         yield stand_in.alive
-
-
-def _install(monkeypatch: pytest.MonkeyPatch, stand_in: RuntimeApi | PyCudaDriver) -> None:
-    names = stand_in.__name__.split(".")
-    for k in range(1, len(names)):
-        package = ModuleType(".".join(names[:k]))
-        package.__path__ = []
-        package.__spec__ = None
-        setattr(package, names[k], stand_in)
-        monkeypatch.setitem(sys.modules, package.__name__, package)
-    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    monkeypatch.setattr("edgesod.runtime.cuda.select._is_installed", lambda name: True)
-    pycuda_provider._primary_context.cache_clear()
 
 
 def _copy_there_and_back(cuda: Cuda) -> None:
@@ -248,106 +233,10 @@ print(*memory.driver().live().values())
     assert done.stderr == ""
 
 
-# -- which provider, and none ------------------------------------------------------------------------------------------
-
-
-def _only(monkeypatch: pytest.MonkeyPatch, *installed: str) -> None:
-    monkeypatch.setattr("edgesod.runtime.cuda.select._is_installed", lambda name: name in (*installed, "memory"))
-
-
-def test_cuda_python_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    _only(monkeypatch, "cuda-python", "pycuda")
-    assert choose_provider() == ("cuda-python", "cuda-python: has CUDA graphs")
-    _only(monkeypatch, "pycuda")
-    assert choose_provider()[0] == "pycuda"
-    monkeypatch.setenv(VARIABLE, "pycuda")
-    _only(monkeypatch, "cuda-python", "pycuda")
-    assert choose_provider() == ("pycuda", f"pycuda: {VARIABLE} asks for it")
-    monkeypatch.setenv(VARIABLE, "memory")
-    assert choose_provider()[0] == "memory"
-
-
-def test_no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    _only(monkeypatch)
-    with pytest.raises(BackendError, match="neither cuda-python nor pycuda") as caught:
-        open_cuda()
-    assert caught.value.exit_code == 4
-    assert "pip install cuda-python" in caught.value.hint
-    monkeypatch.setenv(VARIABLE, "pycuda")
-    with pytest.raises(BackendError, match="pycuda, which EDGESOD_CUDA asks for, is not installed"):
-        open_cuda()
-    monkeypatch.setenv(VARIABLE, "rocm")
-    with pytest.raises(UsageError, match="rocm"):
-        open_cuda()
-
-
-@pytest.mark.parametrize("stand_in", [RuntimeApi, PyCudaDriver])
-def test_no_device(monkeypatch: pytest.MonkeyPatch, stand_in: Any) -> None:
-    monkeypatch.setenv(VARIABLE, "cuda-python" if stand_in is RuntimeApi else "pycuda")
-    _install(monkeypatch, stand_in(gpus=0))
-    with pytest.raises(BackendError, match="driver finds no GPU") as caught:
-        open_cuda()
-    assert caught.value.exit_code == 4
-    assert "CUDA_VISIBLE_DEVICES" in caught.value.hint
-
-
-def test_no_device_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "memory")
-    with memory.simulated(gpus=()) as driver, pytest.raises(BackendError, match="driver finds no GPU"):
-        open_cuda()
-    assert sum(driver.live().values()) == 0
-
-
-@pytest.mark.parametrize(
-    ("version", "words"), [(0, "there is no NVIDIA driver here: .*35"), (12020, "serves CUDA up to 12.2, .* for 13.5")]
-)
-def test_no_driver_or_too_old_a_one(monkeypatch: pytest.MonkeyPatch, version: int, words: str) -> None:
-    monkeypatch.setenv(VARIABLE, "cuda-python")
-    stand_in = RuntimeApi(driver=version)
-    stand_in.fails["cudaGetDeviceCount"] = stand_in.cudaError_t.cudaErrorInsufficientDriver
-    _install(monkeypatch, stand_in)
-    with pytest.raises(BackendError, match=words) as caught:
-        open_cuda()
-    assert caught.value.exit_code == 4
-
-
-def test_bindings_that_raise_where_there_is_no_driver_are_told_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    # as cuda-bindings 12.8 and 12.9 do
-    def fail() -> None:
-        raise RuntimeError("Failed to dlopen libcuda.so.1")
-
-    stand_in = RuntimeApi()
-    monkeypatch.setattr(stand_in, "cudaGetDeviceCount", fail)
-    _install(monkeypatch, stand_in)
-    monkeypatch.setenv(VARIABLE, "cuda-python")
-    with pytest.raises(BackendError, match="no NVIDIA driver here: Failed to dlopen"):
-        open_cuda()
-
-
-def test_pycuda_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoDriver:
-        """Fails as pycuda's extension does where the library of the driver is missing."""
-
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "pycuda.driver":
-                raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
-
-    monkeypatch.setenv(VARIABLE, "pycuda")
-    _install(monkeypatch, PyCudaDriver())
-    monkeypatch.delitem(sys.modules, "pycuda.driver")
-    monkeypatch.delattr(sys.modules["pycuda"], "driver")
-    monkeypatch.setattr(sys, "meta_path", [NoDriver(), *sys.meta_path])
-    with pytest.raises(BackendError, match=r"no NVIDIA driver here: libcuda\.so\.1") as caught:
-        open_cuda()
-    assert caught.value.exit_code == 4
-
-
 def test_a_failing_call_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "cuda-python")
     stand_in = RuntimeApi()
-    _install(monkeypatch, stand_in)
+    install(monkeypatch, stand_in)
     with open_cuda() as cuda:
         stand_in.fails["cudaStreamSynchronize"] = stand_in.cudaError_t.cudaErrorInvalidValue
         with pytest.raises(DeviceError, match=r"cudaStreamSynchronize failed: the text of 1 \(cudaErrorInvalidValue\)"):
@@ -402,7 +291,7 @@ def test_the_real_package_works_or_says_why_not(name: str, monkeypatch: pytest.M
 def test_closing_after_an_attach_that_failed_leaves_other_contexts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "pycuda")
     driver = PyCudaDriver()
-    _install(monkeypatch, driver)
+    install(monkeypatch, driver)
     cuda = open_cuda()
     driver._stack().append("somebody else's")
 

@@ -13,7 +13,7 @@ from skimage import data
 
 from edgesod import assets
 from edgesod.errors import BackendError, CheckFailed, InputError, ManifestMismatch, UsageError
-from edgesod.manifest import this_device
+from edgesod.manifest import read_manifest, this_device
 from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Postprocessing, Recipe, recipe_for
 from edgesod.runtime import MemorySession, Runtime, available_backends, open_session
@@ -249,12 +249,23 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Runtime("u2netp", "fp32", backend="onnxruntime") as runtime:
         assert (runtime.precision, runtime.backend) == ("fp32", "onnxruntime")
         assert runtime(_photograph()).map_hw.shape == fp32.size_hw
+    built = make_engine(tmp_path / "built" / fp32.name, fp32)
+    with Runtime("u2netp", "fp32", backend="onnxruntime") as runtime:
+        assert f"what {built.name} was built" in runtime.reason
+    read_manifest(built).model_copy(update={"revision": 0}).write(built)
+    with Runtime("u2netp", "fp32", backend="onnxruntime") as runtime:
+        assert "asked for" in runtime.reason  # the shipped file: the engine is an older builder's
     with pytest.raises(InputError, match="not been built") as caught:
         Runtime("u2netp")
     assert caught.value.hint == "edgesod build --model u2netp --int8"
     make_engine(tmp_path / "built" / int8.name, int8)
     with Runtime("u2netp") as runtime:
         assert runtime.precision == "int8"
+    manifest = read_manifest(tmp_path / "built" / int8.name)
+    manifest.model_copy(update={"revision": 0}).write(tmp_path / "built" / int8.name)
+    with pytest.raises(ManifestMismatch, match="or an older version built it"):
+        Runtime("u2netp")
+    manifest.write(tmp_path / "built" / int8.name)
     content = shipped.read_bytes()
     shipped.write_bytes(content + b"\0")  # a newer version ships other weights
     with pytest.raises(ManifestMismatch, match="was not built from the u2netp") as other:

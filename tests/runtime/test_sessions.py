@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from edgesod.errors import BackendError, EdgesodError, InputError, UsageError
 from edgesod.runtime import MemorySession, Session, available_backends, open_session
@@ -222,3 +224,23 @@ assert openvino.convert_model
 def test_importing_loads_no_backend(tmp_path: Path) -> None:
     heavy = {"openvino", "onnxruntime", "onnx", "torch", "av", "matplotlib"}
     _python(f"import sys, edgesod.runtime; assert not {heavy!r} & sys.modules.keys()", tmp_path)
+
+
+@pytest.mark.parametrize("integers", [np.int8, np.uint8])
+def test_signed_activations_are_onnx_runtimes(tmp_path: Path, integers: type[np.integer]) -> None:
+    pytest.importorskip("openvino")
+    path = write_tiny(tmp_path / "quantised.onnx")
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.04), "scale"))
+    model.graph.initializer.append(numpy_helper.from_array(integers(0 if integers is np.int8 else 128), "zero"))
+    model.graph.node[0].input[0] = "rounded"
+    model.graph.node.insert(0, helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["integers"]))
+    model.graph.node.insert(1, helper.make_node("DequantizeLinear", ["integers", "scale", "zero"], ["rounded"]))
+    onnx.save(model, path)
+    with open_session(path, "int8") as opened:
+        assert opened.backend == ("onnxruntime" if integers is np.int8 else "openvino")
+        np.testing.assert_allclose(opened.run({"image": _feed()})["saliency"], run_tiny(_feed()), atol=0.05)
+    if integers is np.int8:
+        with pytest.raises(BackendError, match="signed 8-bit activations") as caught:
+            open_session(path, "int8", "openvino")
+        assert "onnxruntime" in caught.value.hint

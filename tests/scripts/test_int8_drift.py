@@ -63,6 +63,18 @@ def _scores(onnx: Path, pairs: EvaluationSet) -> dict[str, float]:
     return scorer.scores()
 
 
+def test_rows_of_other_written_files_are_measured_anew(drift: ModuleType, place: Path, tmp_path: Path) -> None:
+    import compare_range_methods as ranges
+
+    def what(recipe: Recipe) -> dict[str, object]:
+        return {"written": ranges.written_now(place / "chain.onnx", recipe, place / "chain.json")}
+
+    before, after = what(RECIPE), what(drift.quantised_by(RECIPE, method="minmax"))
+    (tmp_path / "results.json").write_text(json.dumps({"what": before, "rows": {"percentile-99.99": {}}}))
+    assert ranges.read_results(tmp_path, what(RECIPE))["rows"].keys() == {"percentile-99.99"}
+    assert ranges.read_results(tmp_path, after) == {"what": after, "rows": {}}
+
+
 def test_every_run_is_scored_and_held_against_its_bounds(
     drift: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgesod.calibration.table import check_table, read_table
+from edgesod.errors import OutputError
 from edgesod.files import sha256_of
 from edgesod.processing.pictures import photograph
 from edgesod.processing.preprocess import preprocess
@@ -126,6 +127,29 @@ def test_weights_that_fp16_cannot_hold_are_shipped_as_they_are(tmp_path: Path, s
     stored = ship._store(source, target, recipe, [tmp_path / "photograph.png"])
     assert stored["stored"] == "FP32"
     assert target.read_bytes() == source.read_bytes()
+
+
+def test_model_and_table_are_put_in_place_together_or_not_at_all(tmp_path: Path, ship: ModuleType) -> None:
+    model, calib = tmp_path / "models" / "u2netp", tmp_path / "calib" / "u2netp-320.json"
+    made = tmp_path / "made"
+    for folder in (model, made):
+        folder.mkdir(parents=True)
+    (model / "card.json").write_text("old")
+    (model / "worst-sod.png").write_text("the new card has none")
+    (made / "card.json").write_text("new")
+    (made / "table.json").write_text("new")
+    calib.parent.write_text("a file where the tables' folder belongs")
+    with pytest.raises(OutputError):
+        ship._put_in_place([made / "card.json"], model, made / "table.json", calib)
+    assert {file.name: file.read_text() for file in model.iterdir()}["card.json"] == "old"
+    with pytest.raises(OutputError):
+        ship._put_in_place([made / "card.json", made / "lost.png"], model, made / "table.json", tmp_path / calib.name)
+    assert (model / "card.json").read_text() == "old"
+    assert not (tmp_path / calib.name).exists()
+
+    ship._put_in_place([made / "card.json"], model, made / "table.json", tmp_path / calib.name)
+    assert {file.name: file.read_text() for file in model.iterdir()} == {"card.json": "new"}
+    assert (tmp_path / calib.name).read_text() == "new"
 
 
 def test_history_counts_over_runs_and_ends_with_the_checkpoint(tmp_path: Path, card: ModuleType) -> None:

@@ -32,8 +32,8 @@ def _number(picture: np.ndarray) -> int:
     return round((float(picture.mean()) - 20) / 25)
 
 
-def _frame(time_s: float) -> Frame:
-    return Frame(np.zeros((30, 40, 3), np.uint8), time_s=time_s)
+def _frame(time_s: float, source: int = 0) -> Frame:
+    return Frame(np.zeros((30, 40, 3), np.uint8), time_s=time_s, source=source)
 
 
 def test_plays_at_its_own_pace_and_again(video: Path) -> None:
@@ -55,6 +55,17 @@ def test_a_pause_and_a_step_back_do_not_stall_it(video: Path) -> None:
         for time_s in (3600.1, 5.0):
             before, after_pause = after_pause, _number(background(_frame(time_s)))
             assert (after_pause - before) % NUM_FRAMES <= 1
+    finally:
+        background.close()
+
+
+def test_each_of_several_sources_has_its_own_pace(video: Path) -> None:
+    background = VideoBackground(video)
+    try:
+        seen = [
+            [_number(background(_frame(start_s + k * 0.1, source))) for source, start_s in ((0, 50), (1, 0))] for k in range(7)
+        ]
+        assert seen == [[k, k] for k in range(7)]
     finally:
         background.close()
 

@@ -12,6 +12,7 @@ import pytest
 
 from edgesod.errors import InputError, SourceLost, UsageError
 from edgesod.stream import open_sink, open_source, run_pipeline
+from edgesod.stream.camera import CameraSource
 from edgesod.stream.options import SourceOptions, parse_options
 from edgesod.types import Frame, Result
 from tests.helpers.camera import StandInCamera, plug_in
@@ -27,10 +28,10 @@ def process(frame: Frame) -> Result:
 def test_one_that_blocks_is_lost_though_its_read_never_comes_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     camera = plug_in(monkeypatch, StandInCamera([[*pictures(5), "block"]], seconds_per_read=0.02))
     out = tmp_path / "out.mp4"
-    source = open_source("0", QUICK)
+    source = CameraSource(0, QUICK)
     try:
-        with pytest.raises(SourceLost, match=r"camera 0 delivered nothing for 0\.2 s") as caught:
-            run_pipeline(source, process, None, [open_sink(str(out), fps=30)], lost_after_s=0.2)
+        with pytest.raises(SourceLost, match=r"camera 0 delivered nothing for 1 s") as caught:
+            run_pipeline(source, process, None, [open_sink(str(out), fps=30)], lost_after_s=1)
     finally:
         camera.unblock.set()
     assert caught.value.exit_code == 6

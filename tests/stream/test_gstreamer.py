@@ -6,6 +6,8 @@ import random
 import re
 import shutil
 import string
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 
 from edgesod.errors import BackendError, EdgesodError, InputError, SourceLost, UsageError
-from edgesod.stream import gstreamer, open_source
+from edgesod.stream import gstreamer, open_source, stream_results
 from edgesod.stream.options import SourceOptions, parse_options
+from edgesod.types import Result
 
 QUICK = "open_timeout=20,read_timeout=5,reconnect=0"
 
@@ -61,6 +64,34 @@ def test_one_that_is_not_there_says_what_gstreamer_says(monkeypatch: pytest.Monk
     monkeypatch.setattr(gstreamer, "_camera_elements", lambda *_: ["filesrc", "location=/nowhere"])
     with pytest.raises(InputError, match=r"csi://0 ended: ERROR.*"):
         open_source("csi://0", parse_options(QUICK))
+
+
+@pytest.fixture
+def stalling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[gstreamer.PipeSource]:
+    """What prints something, delivers two pictures of 4×4, and then nothing."""
+    stand_in = tmp_path / "gst-launch-1.0"
+    stand_in.write_text(
+        f"#!{sys.executable}\nimport os, sys, time\n"
+        "print('GST_ARGUS: Creating output stream', flush=True)\n"
+        "(fd,) = (int(word[3:]) for word in sys.argv if word.startswith('fd='))\n"
+        "os.write(fd, bytes(range(48)) * 2)\n"
+        "time.sleep(60)\n"
+    )
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with gstreamer.PipeSource([], parse_options("width=4,height=4,open_timeout=20,read_timeout=50"), name="csi://0") as source:
+        yield source
+
+
+def test_what_an_element_prints_is_no_part_of_a_picture(stalling: gstreamer.PipeSource) -> None:
+    for _, frame in zip(range(2), stalling, strict=False):
+        assert frame.image.tobytes() == bytes(range(48))
+
+
+def test_leaving_one_that_stalls_leaves_no_process(stalling: gstreamer.PipeSource) -> None:
+    for _ in stream_results(stalling, lambda frame: Result(np.zeros((2, 2), np.float32), (4, 4), frame=frame)):
+        break
+    assert stalling._process.returncode is not None
 
 
 def test_without_gstreamer_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

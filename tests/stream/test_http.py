@@ -24,6 +24,7 @@ from tests.helpers.video import gather, pictures, stamp_of, write_clip
 
 NUM = 20
 SECRET = "hushhush"
+SPOILS_S = 15
 QUICK = SourceOptions(open_timeout_s=20, read_timeout_s=0.4, reconnect_s=60, retry_s=0.02)
 
 
@@ -32,6 +33,7 @@ class MjpegServer(ThreadingHTTPServer):
 
     Attributes:
         hangs: Whether it falls silent.
+        spoils: Whether it goes on with what is no picture.
         refuses: Whether it answers 503.
         requests: Headers of who asked, and what for.
     """
@@ -39,7 +41,7 @@ class MjpegServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
-        self.hangs = self.refuses = False
+        self.hangs = self.refuses = self.spoils = False
         self.requests: list[tuple[str, str]] = []
         self.jpegs = [cv2.imencode(".jpg", image)[1].tobytes() for image in pictures(NUM)]
         self.ending = threading.Event()
@@ -63,6 +65,9 @@ class _Camera(BaseHTTPRequestHandler):
                 head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
                 self.wfile.write(head + jpeg + b"\r\n")
                 time.sleep(0.01)
+            until_s = time.perf_counter() + SPOILS_S
+            while self.server.spoils and time.perf_counter() < until_s and not self.server.ending.wait(0.02):
+                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: 64\r\n\r\n" + bytes(64) + b"\r\n")
             if self.server.hangs:
                 self.server.ending.wait(30)
         except ConnectionError:
@@ -83,9 +88,9 @@ def server() -> Iterator[MjpegServer]:
         thread.join()
 
 
-@pytest.mark.parametrize("hangs", [False, True])
-def test_it_comes_back_after_an_end_and_after_a_silence(server: MjpegServer, hangs: bool) -> None:
-    server.hangs = hangs
+@pytest.mark.parametrize("how", ["ends", "hangs", "spoils"])
+def test_it_comes_back_after_an_end_a_silence_and_a_flood_of_nonsense(server: MjpegServer, how: str) -> None:
+    server.hangs, server.spoils = how == "hangs", how == "spoils"
     indices, stamps, times_s = [], [], []
     with open_source(f"http://127.0.0.1:{server.server_port}/live?quality=9", QUICK) as source:
         assert source.is_live
@@ -101,9 +106,9 @@ def test_it_comes_back_after_an_end_and_after_a_silence(server: MjpegServer, han
     assert max(stamps) >= NUM - 2  # FFmpeg holds the last one or two back until it has seen what follows
     # The query is the server's, as it was typed.
     assert server.requests == [("/live?quality=9", "")] * 3
-    if hangs:
+    if how != "ends":
         gaps_s = [after - before for before, after in pairwise(times_s)]
-        assert sum(gap_s >= QUICK.read_timeout_s for gap_s in gaps_s) == 2
+        assert sum(QUICK.read_timeout_s <= gap_s < SPOILS_S for gap_s in gaps_s) == 2
 
 
 def test_its_password_reaches_the_server_and_nothing_else(server: MjpegServer, caplog: pytest.LogCaptureFixture) -> None:

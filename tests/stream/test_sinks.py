@@ -14,7 +14,6 @@ import pytest
 
 from edgesod.errors import BackendError, OutputError, UsageError
 from edgesod.stream import open_sink, open_source
-from edgesod.stream.by_source_sink import BySourceSink
 from edgesod.stream.pipe_sink import PipeSink
 from edgesod.types import Frame
 from tests.helpers.video import pictures, presentation_times, shared_clip, stamp_of
@@ -227,16 +226,6 @@ def test_a_window_without_a_screen_is_refused_and_names_the_page(monkeypatch: py
     assert "--web" in caught.value.hint
 
 
-def test_each_of_several_sources_gets_its_own_file(tmp_path: Path) -> None:
-    images = pictures(6)
-    with BySourceSink([open_sink(tmp_path / f"o-{k}.mp4", fps=25) for k in range(2)]) as sink:
-        for k, image in enumerate(images):
-            sink.write(image, Frame(image, k // 2, k // 2 / 25, source=k % 2))
-    for number in range(2):
-        seen = [stamp_of(frame.image) for frame in open_source(tmp_path / f"o-{number}.mp4")]
-        assert seen == [number, number + 2, number + 4]
-
-
 def test_a_recording_of_what_does_not_come_again_can_be_played_before_it_is_finished(tmp_path: Path) -> None:
     with open_sink(tmp_path / "o.mp4", fps=10, is_live=True) as sink:
         for k, image in enumerate(pictures(60)):
@@ -251,7 +240,7 @@ def test_a_recording_of_what_does_not_come_again_can_be_played_before_it_is_fini
 # --- names and places
 
 
-@pytest.mark.parametrize("target", ["out.gif", "rtsp://me:secret@cam/1", "webrtc://0", ""])
+@pytest.mark.parametrize("target", ["out.gif", "rtsps://me:secret@cam/1", "webrtc://0", "display://wall", "null://x", ""])
 def test_an_unknown_target_lists_the_grammar(target: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_sink(target)

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgesod.errors import InputError, SourceLost, UsageError
-from edgesod.stream import camera, open_source
+from edgesod.errors import EdgesodError, InputError, SourceLost, UsageError
+from edgesod.stream import camera, open_sink, open_source
 from edgesod.stream.options import SourceOptions
 from edgesod.stream.uri import redacted
 from edgesod.types import Frame
@@ -234,11 +234,25 @@ def test_an_unknown_scheme_lists_the_grammar(uri: str) -> None:
         ("rtsp://cam:554/1", "rtsp://cam:554/1"),
         ("rtsp://cam:554/user=admin_password=x_channel=1.sdp?real", "rtsp://cam:554/***"),
         ("http://cam/TOKEN:x/monkey=1/live#secret", "http://cam/***/monkey=1/live?…"),
+        (f"rtsp:/me:{SECRET}@cam/1", "rtsp:/***@cam/1"),
+        (f"rtsp:me:{SECRET}@cam/1", "rtsp:***@cam/1"),
         ("a@b?c.mp4", "a@b?c.mp4"),
     ],
 )
 def test_printable_names_hold_no_credentials(uri: str, printed: str) -> None:
     assert redacted(uri) == printed
+
+
+@pytest.mark.parametrize("opening", [open_source, open_sink])
+@pytest.mark.parametrize("uri", [f"rtsp:/me:{SECRET}@cam/1", f"HTTP:me:{SECRET}@cam/1", f"ftp:/me:{SECRET}@cam/1.x"])
+def test_a_missing_slash_brings_no_password_to_light(
+    opening: Callable[[str], object], uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EdgesodError) as caught:
+        opening(uri)
+    assert "ss@w" not in f"{caught.value}{caught.value.hint}"
+    assert not list(tmp_path.iterdir())
 
 
 # --- network

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgesod.stream import LiveStatistics, latencies
-from tests.stream.test_pipeline import ListSource
+from tests.helpers.pipeline import ListSource
 
 
 def test_a_snapshot_is_json_and_tells_of_the_last_hundred_frames() -> None:

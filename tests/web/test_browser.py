@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.helpers.page import LIMIT_S, Run, until
+from tests.helpers.page import LIMIT_S, Run
+from tests.helpers.waiting import until
 
 CHROMIUM = shutil.which("chromium")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")

@@ -6,22 +6,27 @@ import math
 import socket
 import sys
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import requests
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgesod.errors import BackendError, OutputError, UsageError
 from edgesod.processing.look import Look
+from edgesod.stream import open_source, run_pipeline
 from edgesod.stream.statistics import LiveStatistics
-from edgesod.types import Frame
+from edgesod.types import Frame, Result
 from edgesod.web import monitor, open_page, pictures
 from edgesod.web.address import Address
 from edgesod.web.metrics import as_prometheus
-from tests.helpers.page import LIMIT_S, Body, Run, events_of, parts_of, until
-from tests.helpers.video import stamp_of
+from tests.helpers.page import LIMIT_S, Body, Run, events_of, parts_of
+from tests.helpers.video import pictures as pictures_of
+from tests.helpers.video import stamp_of, write_clip
+from tests.helpers.waiting import until
 
 
 def get(run: Run, path: str) -> requests.Response:
@@ -57,6 +62,25 @@ def test_nothing_is_encoded_unless_somebody_looks_and_then_once_for_all(run: Run
     for _ in range(50):
         run.push()
     assert made.num_encoded == before
+
+
+def test_next_to_nothing_is_drawn_while_nobody_looks_and_only_what_is_drawn_is_shown(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_drawn, shown = 0, []
+    put = run.page._pictures.put
+    monkeypatch.setattr(run.page._pictures, "put", lambda image: (shown.append(image.min()), put(image)))
+
+    def render(frame: Frame, _: Result) -> NDArray[np.uint8]:
+        nonlocal num_drawn
+        num_drawn += 1
+        return np.full_like(frame.image, 255)
+
+    source = open_source(write_clip(tmp_path / "clip.mp4", pictures_of(150)))
+    report = run_pipeline(source, lambda _: Result(np.zeros((2, 2), np.float32), (72, 128)), render, [run.page])
+    assert report.frames == 150
+    assert 1 <= len(shown) <= num_drawn < 75
+    assert set(shown) == {255}
 
 
 @pytest.mark.parametrize("channels", [3, 4])
