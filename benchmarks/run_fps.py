@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--engine", type=Path, required=True, help="an engine folder")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=120, help="of the clip, in each run")
+    parser.add_argument("--frames", type=int, default=100_000, help="of the clip, in each run; all by default")
     wanted = parser.parse_args()
     fps: dict[str, list[float]] = {"engine": [], **{name: [] for name in LEAST}}
     with tempfile.TemporaryDirectory(prefix="edgesod-run-fps-") as folder:

