@@ -133,6 +133,8 @@ def test_ctrl_c_keeps_the_numbers_and_a_playable_file(tmp_path: Path) -> None:
     def on_frame(frame: Frame, result: Result) -> None:
         if frame.index == 19:
             signal.raise_signal(signal.SIGINT)
+        if frame.index >= 19:
+            time.sleep(0.05)  # or the clip is through before the main thread gets to look at the signal
 
     sink = open_sink(str(tmp_path / "out.mp4"), fps=25)
     report = run_pipeline(open_source(clip), process, None, [sink], on_frame=on_frame)
