@@ -42,7 +42,7 @@ class TensorRtSession(Session):
         memory: ``"pinned"``: page-locked memory, copied to the GPU and back. ``"mapped"``: memory that both use in place, for
             boards whose CPU and GPU share theirs. ``"auto"``: mapped where the GPU is integrated.
         graph: Record the network as a CUDA graph after the first run and replay it from then on, where that can be done.
-        cuda: A GPU that is open, for what it is used with beside this session; it then belongs to the session and its forks.
+        cuda: A GPU that is open, for what it is used with besides; it then belongs to the session and its forks.
         built: How the engine was built, where that was here, a moment ago, and it has no manifest yet.
 
     Attributes:
