@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgesod.runtime import Session as Session
     from edgesod.stream import open_sink as open_sink
     from edgesod.stream import open_source as open_source
-    from edgesod.stream.ring import open_ring as open_ring
+    from edgesod.stream.sinks.ring import open_ring as open_ring
     from edgesod.types import Frame as Frame
     from edgesod.types import Result as Result
 
@@ -40,7 +40,7 @@ _HOMES = {
     "build": "edgesod.builder",
     "calibrate": "edgesod.calibration",
     "errors": "edgesod",
-    "open_ring": "edgesod.stream.ring",
+    "open_ring": "edgesod.stream.sinks.ring",
     "open_sink": "edgesod.stream",
     "open_source": "edgesod.stream",
 }

@@ -21,7 +21,7 @@ from edgesod.processing.effects import apply_effect
 from edgesod.processing.pictures import read_picture
 from edgesod.processing.sheet import contact_sheet
 from edgesod.stream import SheetSink
-from edgesod.stream.sinks import write_picture
+from edgesod.stream.sinks.pictures import write_picture
 
 _FRAMES, _COLUMNS = 8, 4
 

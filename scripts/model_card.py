@@ -17,7 +17,7 @@ from edgesod.files import replacing
 from edgesod.processing.effects import apply_effect
 from edgesod.processing.sheet import contact_sheet
 from edgesod.runtime import Runtime
-from edgesod.stream.sinks import write_picture
+from edgesod.stream.sinks.pictures import write_picture
 
 _WORST = 8
 _CELL_WH = (160, 120)

@@ -82,7 +82,7 @@ def command(
     from edgesod.cli._signals import close_unless_stuck, interruptibly, sigterm_as_ctrl_c
     from edgesod.processing.steady import parse_steady
     from edgesod.stream import LiveStatistics, open_source
-    from edgesod.stream.options import parse_options
+    from edgesod.stream.sources.options import parse_options
     from edgesod.stream.uri import redacted
 
     _speak(log_format, out or [])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from edgesod.stream.base import Sink, Source
-from edgesod.stream.callback_sink import CallbackSink
 from edgesod.stream.pipeline import PipelineReport, run_pipeline, stream_results
-from edgesod.stream.sheet_sink import SheetSink
 from edgesod.stream.sinks import open_sink
+from edgesod.stream.sinks.callback import CallbackSink
+from edgesod.stream.sinks.sheet import SheetSink
 from edgesod.stream.sources import open_source
 from edgesod.stream.statistics import LiveStatistics
 

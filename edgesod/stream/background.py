@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from edgesod.errors import InputError
 from edgesod.processing.look import Background
 from edgesod.processing.pictures import IMAGE_SUFFIXES, read_picture
-from edgesod.stream.options import SourceOptions
 from edgesod.stream.sources import open_source
+from edgesod.stream.sources.options import SourceOptions
 from edgesod.types import Frame
 
 _MOST_SKIPPED = 8  # pictures a call: after a longer pause the video goes on from where it was

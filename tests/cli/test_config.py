@@ -14,8 +14,8 @@ import typer
 
 from edgesod.cli.app import app
 from edgesod.errors import EdgesodError, InputError, UsageError
-from edgesod.stream.options import parse_options
-from edgesod.stream.raw import RawSource
+from edgesod.stream.sources.options import parse_options
+from edgesod.stream.sources.raw import RawSource
 from tests.helpers.cli import ROOT, edgesod
 
 

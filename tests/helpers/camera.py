@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgesod.stream import camera
+from edgesod.stream.sources import camera
 
 Step = NDArray[np.uint8] | str | None
 """A picture, ``None`` for a read that fails, or ``"block"`` for one that does not come back."""

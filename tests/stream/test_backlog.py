@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgesod.stream.backlog import Advice, Backlog
+from edgesod.stream.sources.backlog import Advice, Backlog
 
 FPS = 25
 

@@ -12,8 +12,8 @@ import pytest
 
 from edgesod.errors import InputError, SourceLost, UsageError
 from edgesod.stream import open_sink, open_source, run_pipeline
-from edgesod.stream.camera import CameraSource
-from edgesod.stream.options import SourceOptions, parse_options
+from edgesod.stream.sources.camera import CameraSource
+from edgesod.stream.sources.options import SourceOptions, parse_options
 from edgesod.types import Frame, Result
 from tests.helpers.camera import StandInCamera, plug_in
 from tests.helpers.video import gather, pictures, presentation_times, stamp_of

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from edgesod.errors import BackendError, EdgesodError, InputError, SourceLost, UsageError
-from edgesod.stream import gstreamer, open_source, stream_results
-from edgesod.stream.options import SourceOptions, parse_options
+from edgesod.stream import open_source, stream_results
+from edgesod.stream.sources import gstreamer
+from edgesod.stream.sources.options import SourceOptions, parse_options
 from edgesod.types import Result
 
 QUICK = "open_timeout=20,read_timeout=5,reconnect=0"

@@ -18,7 +18,7 @@ import pytest
 
 from edgesod.errors import InputError, SourceLost, UsageError
 from edgesod.stream import open_source
-from edgesod.stream.options import SourceOptions
+from edgesod.stream.sources.options import SourceOptions
 from edgesod.types import Frame
 from tests.helpers.video import gather, pictures, stamp_of, write_clip
 

@@ -11,7 +11,7 @@ import pytest
 
 from edgesod.errors import InputError, UsageError
 from edgesod.stream import open_source
-from edgesod.stream.options import SourceOptions, parse_options
+from edgesod.stream.sources.options import SourceOptions, parse_options
 from tests.helpers.video import pictures, stamp_of, write_clip
 
 NONSENSE = """

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgesod.errors import InputError
 from edgesod.stream import CallbackSink, latencies, open_sink, open_source, run_pipeline, stream_results
-from edgesod.stream.sinks import NullSink
+from edgesod.stream.sinks.null import NullSink
 from edgesod.types import Frame, Result
 from tests.helpers.pipeline import LIMIT_S, ListSink, ListSource, process, within_limit
 from tests.helpers.video import pictures, presentation_times, shared_clip, stamp_of, write_clip

@@ -16,9 +16,9 @@ import pytest
 
 from edgesod.errors import InputError, UsageError
 from edgesod.stream import open_source
-from edgesod.stream.options import parse_options
-from edgesod.stream.raw import RawSource
-from edgesod.stream.synthetic import SyntheticSource
+from edgesod.stream.sources.options import parse_options
+from edgesod.stream.sources.raw import RawSource
+from edgesod.stream.sources.synthetic import SyntheticSource
 from edgesod.types import Frame
 from tests.helpers.video import gather
 
@@ -85,7 +85,7 @@ def test_it_has_to_be_told_the_size(said: str) -> None:
 
 def test_standard_input_is_read_by_the_name_of_a_dash() -> None:
     code = (
-        "import sys, hashlib, edgesod; from edgesod.stream.options import parse_options\n"
+        "import sys, hashlib, edgesod; from edgesod.stream.sources.options import parse_options\n"
         "source = edgesod.open_source('-?width=128', parse_options('height=72'))\n"
         "print(*(hashlib.sha256(f.image.tobytes()).hexdigest() for f in source))"
     )

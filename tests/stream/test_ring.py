@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from edgesod.errors import InputError, OutputError, UsageError
-from edgesod.stream import open_sink, ring
-from edgesod.stream.ring import open_ring, ring_path
+from edgesod.stream import open_sink
+from edgesod.stream.sinks import ring
+from edgesod.stream.sinks.ring import open_ring, ring_path
 from edgesod.types import Frame, Result
 
 

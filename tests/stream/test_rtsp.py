@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from edgesod.errors import InputError, SourceLost
 from edgesod.stream import Sink, Source, open_source, run_pipeline
-from edgesod.stream.options import SourceOptions
-from edgesod.stream.video import VideoSource
+from edgesod.stream.sources.options import SourceOptions
+from edgesod.stream.sources.video import VideoSource
 from edgesod.types import Frame, Result
 from tests.helpers.rtsp_server import RtspServer, missing
 from tests.helpers.sleeping import sleeping_runtime

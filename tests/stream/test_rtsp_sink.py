@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from edgesod.errors import OutputError, UsageError
 from edgesod.stream import open_sink
-from edgesod.stream.rtsp_publisher import TIMEOUT_S, live_stream
-from edgesod.stream.rtsp_sink import RtspSink
+from edgesod.stream.sinks.rtsp import RtspSink
+from edgesod.stream.sinks.rtsp_publisher import TIMEOUT_S, live_stream
 from edgesod.types import Frame
 from tests.helpers.rtsp_server import RtspRecorder, missing
 from tests.helpers.waiting import until

@@ -15,8 +15,8 @@ import pytest
 from edgesod.errors import SourceLost
 from edgesod.stream import Source, open_source, run_pipeline, stream_results
 from edgesod.stream.handover import Handover, HandoverEnded
-from edgesod.stream.options import SourceOptions
-from edgesod.stream.sinks import NullSink
+from edgesod.stream.sinks.null import NullSink
+from edgesod.stream.sources.options import SourceOptions
 from edgesod.types import Frame, Result
 from tests.helpers.camera import StandInCamera, plug_in
 from tests.helpers.video import pictures

@@ -14,7 +14,7 @@ import pytest
 
 from edgesod.errors import BackendError, OutputError, UsageError
 from edgesod.stream import open_sink, open_source
-from edgesod.stream.pipe_sink import PipeSink
+from edgesod.stream.sinks.pipe import PipeSink
 from edgesod.types import Frame
 from tests.helpers.video import pictures, presentation_times, shared_clip, stamp_of
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from edgesod.errors import EdgesodError, InputError, SourceLost, UsageError
-from edgesod.stream import camera, open_sink, open_source
-from edgesod.stream.options import SourceOptions
+from edgesod.stream import open_sink, open_source
+from edgesod.stream.sources import camera
+from edgesod.stream.sources.options import SourceOptions
 from edgesod.stream.uri import redacted
 from edgesod.types import Frame
 from tests.helpers.video import FakeCapture, gather, pictures, presentation_times, shared_clip, stamp_of, write_clip
@@ -314,7 +315,7 @@ def test_a_stream_that_ends_is_lost() -> None:
 
 
 def test_a_server_that_says_nothing_is_given_up() -> None:
-    from edgesod.stream.video import VideoSource
+    from edgesod.stream.sources.video import VideoSource
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(InputError, match="not answer in time"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgesod.errors import InputError
 from edgesod.processing.pictures import list_pictures, read_picture
 from edgesod.stream.base import Source
-from edgesod.stream.options import SourceOptions, check_options
+from edgesod.stream.sources.options import SourceOptions, check_options
 from edgesod.stream.uri import sequence_regex
 from edgesod.types import Frame
 

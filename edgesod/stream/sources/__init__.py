@@ -1,4 +1,4 @@
-"""Open a source by the name a person types."""
+"""Where frames come from: open a source by the name a person types."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from edgesod.errors import InputError, UsageError
 from edgesod.processing.pictures import IMAGE_SUFFIXES
 from edgesod.stream.base import Source
-from edgesod.stream.camera import CameraSource, camera_number
-from edgesod.stream.options import SourceOptions, parse_options
-from edgesod.stream.pictures import PicturesSource
-from edgesod.stream.raw import RawSource
-from edgesod.stream.reconnect import ReconnectingSource
-from edgesod.stream.synthetic import SyntheticSource
-from edgesod.stream.transform import LoopedSource, turned
+from edgesod.stream.sources.camera import CameraSource, camera_number
+from edgesod.stream.sources.options import SourceOptions, parse_options
+from edgesod.stream.sources.pictures import PicturesSource
+from edgesod.stream.sources.raw import RawSource
+from edgesod.stream.sources.reconnect import ReconnectingSource
+from edgesod.stream.sources.synthetic import SyntheticSource
+from edgesod.stream.sources.transform import LoopedSource, turned
 from edgesod.stream.uri import NETWORK, SOURCES, check_slashes, is_sequence, redacted, scheme_of, split_query
 
 Opener = Callable[[], Source]
@@ -35,7 +35,7 @@ def open_source(uri: str | os.PathLike[str], options: SourceOptions | None = Non
 
     Returns:
         The source, open; use it in a ``with`` statement. Cameras and streams come back after a loss
-        (:class:`~edgesod.stream.reconnect.ReconnectingSource`).
+        (:class:`~edgesod.stream.sources.reconnect.ReconnectingSource`).
 
     Raises:
         InputError: It is missing or cannot be read.
@@ -59,7 +59,7 @@ def _opener_of_uri(uri: str, options: SourceOptions) -> tuple[Opener, SourceOpti
     check_slashes(uri)
     scheme = scheme_of(uri)
     if scheme in NETWORK:
-        from edgesod.stream.video import VideoSource
+        from edgesod.stream.sources.video import VideoSource
 
         return lambda: VideoSource(uri, options), options
     if uri.startswith(("camera:", "-?")) or scheme in ("v4l2", "csi", "synthetic"):
@@ -70,7 +70,7 @@ def _opener_of_uri(uri: str, options: SourceOptions) -> tuple[Opener, SourceOpti
     if uri == "-":
         return lambda: RawSource(options), options
     if scheme == "csi":
-        from edgesod.stream.gstreamer import open_csi
+        from edgesod.stream.sources.gstreamer import open_csi
 
         return lambda: open_csi(uri, options), options
     if scheme == "synthetic":
@@ -104,7 +104,7 @@ def _opener_of_path(path: Path, options: SourceOptions) -> Opener:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return lambda: PicturesSource([path], str(path), options)
-    from edgesod.stream.video import VideoSource
+    from edgesod.stream.sources.video import VideoSource
 
     return lambda: VideoSource(path, options)
 

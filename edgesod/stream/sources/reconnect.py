@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from edgesod.errors import InputError, SourceLost
 from edgesod.stream.base import Source
-from edgesod.stream.options import SourceOptions
+from edgesod.stream.sources.options import SourceOptions
 from edgesod.types import Frame
 
 _LONGEST_PAUSE_S = 10.0

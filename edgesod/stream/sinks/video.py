@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgesod.errors import OutputError
 from edgesod.files import replacing
 from edgesod.stream.base import Sink, as_bgr
-from edgesod.stream.h264 import DEFAULT_FPS, MAX_LENGTH, H264Stream
+from edgesod.stream.sinks.h264 import DEFAULT_FPS, MAX_LENGTH, H264Stream
 from edgesod.types import Frame, Result
 
 _ENCODER = {"crf": "20"}

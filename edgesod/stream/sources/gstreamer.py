@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from edgesod.errors import BackendError, InputError, SourceLost, UsageError
 from edgesod.stream.base import Source
-from edgesod.stream.camera import CameraSource
-from edgesod.stream.guarded import GuardedSource
-from edgesod.stream.options import LIVE, SourceOptions, check_options
-from edgesod.stream.raw import read_picture_from
+from edgesod.stream.sources.camera import CameraSource
+from edgesod.stream.sources.guarded import GuardedSource
+from edgesod.stream.sources.options import LIVE, SourceOptions, check_options
+from edgesod.stream.sources.raw import read_picture_from
 from edgesod.types import Frame
 
 CSI = frozenset(("width", "height", "rate", "open_timeout_s")) | LIVE

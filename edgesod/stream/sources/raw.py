@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgesod.errors import InputError, UsageError
 from edgesod.stream.base import Source
-from edgesod.stream.options import SourceOptions, check_options
+from edgesod.stream.sources.options import SourceOptions, check_options
 from edgesod.types import Frame
 
 _LOOK_S = 0.1

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from edgesod.errors import InputError, SourceLost
-from edgesod.stream.guarded import GuardedSource
-from edgesod.stream.options import LIVE, SourceOptions, check_options
+from edgesod.stream.sources.guarded import GuardedSource
+from edgesod.stream.sources.options import LIVE, SourceOptions, check_options
 from edgesod.types import Frame
 
 CAMERA = frozenset(("width", "height", "rate", "format")) | LIVE

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.stream.base import Source
-from edgesod.stream.options import SourceOptions, check_options
+from edgesod.stream.sources.options import SourceOptions, check_options
 from edgesod.types import Frame, Mask
 
 _PERIOD_S = 8.0

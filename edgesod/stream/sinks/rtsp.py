@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from edgesod.errors import OutputError, UsageError
 from edgesod.stream.base import Sink, as_bgr
-from edgesod.stream.h264 import DEFAULT_FPS, MAX_LENGTH
-from edgesod.stream.reconnect import pauses
-from edgesod.stream.rtsp_publisher import HEADER
+from edgesod.stream.sinks.h264 import DEFAULT_FPS, MAX_LENGTH
+from edgesod.stream.sinks.rtsp_publisher import HEADER
+from edgesod.stream.sources.reconnect import pauses
 from edgesod.stream.uri import redacted
 from edgesod.types import Frame, Result
 
@@ -44,9 +44,9 @@ class RtspSink(Sink):
     Made to be watched now: no B-frames, nothing held back by the encoder, a key frame every second, at most 8 Mbit/s. Pictures carry
     the times at which they were captured; of those that come faster than they can be sent, the newest is.
 
-    :meth:`write` never waits: a thread sends, through a process of its own (:mod:`edgesod.stream.rtsp_publisher`). A server that cannot be
-    reached at the start, or refuses the first picture, is an error. One that is lost later is tried again for ever, with pauses
-    that grow to 10 s, while the run goes on; pictures until then are left out.
+    :meth:`write` never waits: a thread sends, through a process of its own (:mod:`edgesod.stream.sinks.rtsp_publisher`). A server
+    that cannot be reached at the start, or refuses the first picture, is an error. One that is lost later is tried again for
+    ever, with pauses that grow to 10 s, while the run goes on; pictures until then are left out.
 
     Args:
         url: ``rtsp://[user:password@]host[:port]/name``; the credentials show up nowhere.
@@ -179,7 +179,7 @@ class _Publisher:
     """The other process; what goes wrong with it or with its server is an :class:`OSError`."""
 
     def __init__(self, url: str, fps: float) -> None:
-        command = [sys.executable, "-m", "edgesod.stream.rtsp_publisher"]
+        command = [sys.executable, "-m", "edgesod.stream.sinks.rtsp_publisher"]
         # A session of its own, or Ctrl-C would end it before the run. The URL is not among the arguments, which everybody can see.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.stream.base import Source
-from edgesod.stream.options import SourceOptions
+from edgesod.stream.sources.options import SourceOptions
 from edgesod.types import Frame
 
 _ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}

@@ -17,9 +17,9 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from edgesod.errors import InputError, SourceLost, UsageError
-from edgesod.stream.backlog import Advice, Backlog
-from edgesod.stream.guarded import GuardedSource
-from edgesod.stream.options import CLIP, LIVE, SourceOptions, check_options
+from edgesod.stream.sources.backlog import Advice, Backlog
+from edgesod.stream.sources.guarded import GuardedSource
+from edgesod.stream.sources.options import CLIP, LIVE, SourceOptions, check_options
 from edgesod.stream.uri import NETWORK, redacted, scheme_of
 from edgesod.types import Frame
 
@@ -43,7 +43,7 @@ class VideoSource(GuardedSource):
 
     A stream is live under ``rtsp://``, and under ``http://`` when it does not say how long it is; live, an end is a loss, and so
     is one that sends nothing that can be decoded for as long as its time-outs say.
-    Where reading falls a second behind the camera, pictures are left out (:mod:`edgesod.stream.backlog`).
+    Where reading falls a second behind the camera, pictures are left out (:mod:`edgesod.stream.sources.backlog`).
 
     Args:
         uri: A path, or a URL, whose credentials show up nowhere.

@@ -1,4 +1,4 @@
-"""The process that publishes to an RTSP server for :mod:`edgesod.stream.rtsp_sink`.
+"""The process that publishes to an RTSP server for :mod:`edgesod.stream.sinks.rtsp`.
 
 It is a process of its own because PyAV holds Python's lock while FFmpeg speaks to a server at the beginning and the end of a
 stream: one that hangs would stop every thread of the run. This one can be killed.
@@ -21,7 +21,7 @@ import av.error
 import numpy as np
 from av.container import OutputContainer
 
-from edgesod.stream.h264 import H264Stream
+from edgesod.stream.sinks.h264 import H264Stream
 
 HEADER = struct.Struct("<dII")
 """Time in seconds, height, width."""
