@@ -18,7 +18,7 @@ from edgesod.manifest import TensorRtBuild
 from edgesod.recipe import Recipe
 from edgesod.runtime import tensorrt_version as version
 from edgesod.runtime.cuda import Cuda, open_cuda
-from edgesod.runtime.tensorrt_log import Messages, make_logger, starting
+from edgesod.runtime.tensorrt_log import Messages, starting, the_logger
 
 from .tensorrt_calibrators import Calibration, set_calibrator
 from .tensorrt_policy import Int8Route, TensorRtOptions, Typing
@@ -109,7 +109,7 @@ class _Build:
         self._cuda, self._version = cuda, here
         self._gpu = cuda.device_info()
         self._messages = Messages()
-        self._logger = make_logger(self._messages)
+        self._logger = the_logger()
 
     def run(self) -> TensorRtBuild:
         import tensorrt as trt
@@ -312,6 +312,8 @@ class _Build:
         runtime = trt.Runtime(self._logger)
         if version.TRT_GE_86 and self._request.options.is_version_compatible:
             runtime.engine_host_code_allowed = True  # it was made a moment ago, here
+        if self._request.options.dla_core is not None:
+            runtime.DLA_core = self._request.options.dla_core
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise self._failed()

@@ -14,13 +14,15 @@ from edgesod.recipe import Precision
 _MOVES = {"Reformat", "NoOp", "Constant", "Shape", "Shuffle"}
 """Kinds of layers that compute nothing: their types are their neighbours'."""
 _TYPES = (
+    ("", re.compile(r"uint8|unsigned", re.IGNORECASE)),
     ("int8", re.compile(r"int8", re.IGNORECASE)),
     ("fp8", re.compile(r"fp8|float8", re.IGNORECASE)),
     ("bf16", re.compile(r"bf16|bfloat16", re.IGNORECASE)),
     ("fp16", re.compile(r"fp16|half|float16", re.IGNORECASE)),
     ("fp32", re.compile(r"fp32|float", re.IGNORECASE)),
 )
-"""In this order, because one word may be part of another. The inspector says ``Half`` or ``Channel major FP16 format …``."""
+"""In this order, because one word may be part of another. The inspector says ``Half`` or ``Channel major FP16 format …``.
+Unsigned bytes are a camera's, and nothing is computed in them."""
 
 
 def layer_types(information: str) -> dict[str, int]:
@@ -76,12 +78,10 @@ def _typed_layers(information: str) -> Iterator[tuple[bool, str]]:
 
 def _kind(layer: dict[str, Any]) -> str:
     # a layer's arithmetic is that of its weights, else of what it reads: INT8 convolutions may write FP16
-    words = [_weights(layer), *(tensor.get("Format/Datatype") for tensor in (*layer["Inputs"], *layer["Outputs"]))]
-    for word in filter(None, words):
-        for name, pattern in _TYPES:
-            if pattern.search(word):
-                return name
-    return ""
+    tensors = (*(layer.get("Inputs") or ()), *(layer.get("Outputs") or ()))  # those that only wait for others have none
+    words = [_weights(layer), *(tensor.get("Format/Datatype") for tensor in tensors)]
+    kinds = (next((name for name, pattern in _TYPES if pattern.search(word)), "") for word in words if word)
+    return next(filter(None, kinds), "")
 
 
 def _weights(layer: dict[str, Any]) -> str | None:

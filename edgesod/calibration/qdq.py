@@ -41,6 +41,10 @@ def write_qdq(
 ) -> None:
     """Write the INT8 version of an FP32 ONNX; weights are int8 per output channel, inputs and outputs stay FP32.
 
+    For TensorRT they are stored as floats, each a multiple of its scale, and a pair of their own makes the integers, as
+    NVIDIA's pytorch-quantization does it. Constants of INT8 are known to be refused up to 8.4 (NVIDIA/TensorRT #2163,
+    microsoft/onnxruntime #11535: "invalid weights type of Int8").
+
     Args:
         source_onnx: FP32 ONNX with BatchNorm folded.
         target_onnx: The file to write: opset 17, IR version 8.
@@ -178,7 +182,13 @@ class _Writer:
         scales = self._storable(scales)
         integers = np.rint(weights / scales.reshape(-1, *[1] * (weights.ndim - 1)))
         limit = self._weight_limit
-        conv.input[1] = self._dequantised(f"{conv.name}/weight", np.clip(integers, -limit, limit).astype(np.int8), scales)
+        conv.input[1] = self._dequantised(
+            f"{conv.name}/weight",
+            np.clip(integers, -limit, limit).astype(np.int8),
+            scales,
+            # the file with half scales is for TensorRT 10 and later, which take the integers
+            as_floats=self._plan.signed and not self._half_scales,
+        )
         if bias is not None and not self._plan.signed:
             steps = scales * np.float32(input_scale.scale)
             conv.input[2] = self._dequantised(
@@ -198,13 +208,23 @@ class _Writer:
             scales = np.maximum(scales, _SMALLEST_HALF_SCALE).astype(np.float16)
         return scales.astype(np.float32)
 
-    def _dequantised(self, name: str, integers: NDArray[np.int8] | NDArray[np.int32], scales: NDArray[np.float32]) -> str:
-        inputs = [
-            self._constant(f"{name}/quantised", integers),
-            self._constant(f"{name}/scale", scales),
-            self._constant(f"{name}/zero_point", np.zeros(len(scales), integers.dtype)),
-        ]
-        return self._add_node("DequantizeLinear", inputs, f"{name}/dequantised", axis=0)
+    def _dequantised(
+        self,
+        name: str,
+        integers: NDArray[np.int8] | NDArray[np.int32],
+        scales: NDArray[np.float32],
+        *,
+        as_floats: bool = False,
+    ) -> str:
+        """Add what stands for a constant: its integers, or the floats that round to them, which a whole pair follows."""
+        scale = self._constant(f"{name}/scale", scales)
+        zero_point = self._constant(f"{name}/zero_point", np.zeros(len(scales), integers.dtype))
+        if as_floats:
+            floats = self._constant(f"{name}/floats", integers * scales.reshape(-1, *[1] * (integers.ndim - 1)))
+            quantised = self._add_node("QuantizeLinear", [floats, scale, zero_point], f"{name}/quantised", axis=0)
+        else:
+            quantised = self._constant(f"{name}/quantised", integers)
+        return self._add_node("DequantizeLinear", [quantised, scale, zero_point], f"{name}/dequantised", axis=0)
 
     def _add_node(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(op_type, inputs, [output], name=f"{output}/{op_type}", **attributes))

@@ -9,7 +9,7 @@ from edgesod.errors import BackendError, DeviceError, InputError, ManifestMismat
 from edgesod.manifest import FILE_NAME, Manifest, TensorRtBuild, check_gpu, check_manifest, read_manifest
 from edgesod.runtime import tensorrt_version as version
 from edgesod.runtime.cuda import Cuda, open_cuda
-from edgesod.runtime.tensorrt_log import Messages, make_logger, starting
+from edgesod.runtime.tensorrt_log import Messages, starting, the_logger
 from edgesod.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -54,9 +54,8 @@ class Engine:
         except OSError as error:
             raise InputError(f"there is no engine that can be read at {path}: {error.strerror or error}") from error
         self.messages = Messages()
-        self._logger = make_logger(self.messages)
         with starting(here, cuda.device_info(), self.messages):
-            self._runtime: trt.Runtime | None = trt.Runtime(self._logger)
+            self._runtime: trt.Runtime | None = trt.Runtime(the_logger())
         self._engine: trt.ICudaEngine | None = None
         try:
             if built is not None and built.dla_core is not None:
@@ -117,7 +116,8 @@ class Engine:
         """Describe a tensor at the shape it has in a context.
 
         Raises:
-            BackendError: Its type has no counterpart in NumPy, or it does not lie in the GPU's memory in C order.
+            BackendError: Its type has no counterpart in NumPy, it does not lie in the GPU's memory in C order, or its shape is
+            not known before a run.
         """
         import tensorrt as trt
 
@@ -131,7 +131,13 @@ class Engine:
                 "takes LINEAR in the DEVICE's",
                 hint="build it without --inputIOFormats and --outputIOFormats; `edgesod build --backend tensorrt` does",
             )
-        return TensorSpec(name, tuple(context.get_tensor_shape(name)), _DTYPES[kind])
+        shape = tuple(context.get_tensor_shape(name))
+        if -1 in shape:
+            raise BackendError(
+                f"the size of {name!r} of the engine depends on what it computes: {shape}",
+                hint="edgesod runs networks whose maps have a size that follows from the inputs'",
+            )
+        return TensorSpec(name, shape, _DTYPES[kind])
 
     def close(self) -> None:
         """Let go of the engine, then of the runtime; contexts have to be gone. Safe to call twice."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from edgesod.errors import BackendError
 from edgesod.manifest import Gpu
@@ -24,8 +26,13 @@ _LEVELS = {
 }
 
 
+_logger: trt.ILogger | None = None
+_listeners: WeakSet[Messages] = WeakSet()
+_lock = threading.RLock()  # a message may come while the same thread holds it: from a destructor
+
+
 class Messages:
-    """What TensorRT said.
+    """What TensorRT has said in this process since this was made, to whatever object it said it.
 
     Attributes:
         errors: Its error messages, oldest first.
@@ -33,15 +40,8 @@ class Messages:
 
     def __init__(self) -> None:
         self.errors: list[str] = []
-
-    def add(self, severity: str, message: str) -> None:
-        """Take a message, by the name of its severity."""
-        level = _LEVELS[severity]
-        if level == logging.ERROR:
-            self.errors.append(message.strip())
-            level = logging.DEBUG  # it becomes part of an exception
-        if level:
-            log.log(level, "%s", message.strip())
+        with _lock:
+            _listeners.add(self)
 
     def last(self) -> str:
         """Return the latest error, or that there is none."""
@@ -64,15 +64,34 @@ def starting(version: str, gpu: Gpu, messages: Messages) -> Iterator[None]:
         ) from error
 
 
-def make_logger(messages: Messages) -> trt.ILogger:
-    """Return a logger that fills ``messages``; it has to outlive every object it is given to."""
+def the_logger() -> trt.ILogger:
+    """Return the logger of this process, which tells every :class:`Messages`.
+
+    There is one, and it stays: TensorRT keeps the pointer to the first it is given for as long as any builder or runtime
+    lives, also when that one's own is gone (NVIDIA/TensorRT #1475), so no object's logger may go with it.
+    """
+    global _logger
     import tensorrt as trt
 
-    class Log(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+    if not isinstance(_logger, trt.ILogger):
 
-        def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-            messages.add(severity.name, msg)
+        class Log(trt.ILogger):
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
 
-    return Log()
+            def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+                _tell(severity.name, msg.strip())
+
+        _logger = Log()
+    return _logger
+
+
+def _tell(severity: str, message: str) -> None:
+    level = _LEVELS[severity]
+    if level == logging.ERROR:
+        with _lock:
+            for messages in _listeners:
+                messages.errors.append(message)
+        level = logging.DEBUG  # it becomes part of an exception
+    if level:
+        log.log(level, "%s", message)

@@ -54,6 +54,12 @@ class Bench:
         job = Job(what, self.source, self.work, calib, self.told.steps.append, self._progress)
         return tensorrt_make.make_plan(job, TensorRtOptions(**asked))
 
+    def built(self, precision: Precision, calib: Path | None = None, **asked: Any) -> TensorRtBuild:
+        """Make an engine and return TensorRT's record of it."""
+        made = self.make(precision, calib, **asked)
+        assert made.tensorrt is not None
+        return made.tensorrt
+
     def _progress(self, done: int, total: int | None) -> None:
         self.told.progress.append((done, total))
 

@@ -9,22 +9,18 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
 
 from edgesod.builder import TensorRtOptions, build
-from edgesod.calibration.table import read_table
-from edgesod.calibration.tensorrt_cache import read_cache
-from edgesod.errors import BackendError, BuildError, DeviceError, InputError, UsageError
-from edgesod.manifest import TensorRtBuild, read_manifest
-from edgesod.processing.preprocess import preprocess
+from edgesod.errors import BackendError, BuildError, DeviceError, UsageError
+from edgesod.manifest import read_manifest
 from edgesod.recipe import Precision
 from edgesod.runtime import open_session
 from edgesod.runtime.cuda import memory
 from tests.contract.machine import Machine
 from tests.contract.record import load
+from tests.helpers.tensorrt import nothing_lives
 
 from .conftest import Bench
 from .small import CONVS, SIZE_HW, TEXT, recipe, write_small
@@ -33,26 +29,15 @@ OLD, NEW = ["8.5.3.1", "8.6.1", "10.3.0"], ["10.16.1.11", "11.4.0.106"]
 parametrize = pytest.mark.parametrize
 
 
-def built(bench: Bench, precision: Precision, calib: Path | None = None, **asked: object) -> TensorRtBuild:
-    made = bench.make(precision, calib, **asked)
-    assert made.tensorrt is not None
-    return made.tensorrt
-
-
 def image() -> np.ndarray:
     return np.random.default_rng(3).normal(0, 1, (1, 3, *SIZE_HW)).astype(np.float32)
-
-
-def nothing_lives(machine: Machine) -> bool:
-    gc.collect()
-    return not any(memory.driver().live().values()) and not any(machine.alive.values())
 
 
 @parametrize("precision", ["fp32", "fp16", "int8"])
 def test_every_version_builds_every_precision(
     bench: Bench, machine: Machine, tensorrt_version: str, photographs: Path, precision: Precision
 ) -> None:
-    record = built(bench, precision, photographs if precision == "int8" else None)
+    record = bench.built(precision, photographs if precision == "int8" else None)
     number = load(tensorrt_version).number
     assert (record.version, record.gpu) == (tensorrt_version, memory.GPU)
     assert record.typing == ("strong" if number >= (10, 12) else "weak")
@@ -71,8 +56,7 @@ def test_every_version_builds_every_precision(
 
 @parametrize("tensorrt_version", ["8.6.1", "11.4.0.106"])
 def test_options_reach_tensorrt(bench: Bench, machine: Machine, tensorrt: ModuleType) -> None:
-    record = built(
-        bench,
+    record = bench.built(
         "fp16",
         workspace_mib=64,
         optimization_level=5,
@@ -147,33 +131,33 @@ def test_the_workspace_is_compared_with_free_memory_first(bench: Bench, machine:
     with pytest.raises(BuildError, match="out of memory") as caught:
         bench.make("fp32", workspace_mib=64)
     assert "--workspace" in caught.value.hint
-    built(bench, "fp32")
+    bench.built("fp32")
 
 
 def test_a_timing_cache_is_kept_for_its_version_and_gpu_and_passed_over_when_broken(
     bench: Bench, machine: Machine, tmp_path: Path, tensorrt_version: str
 ) -> None:
-    built(bench, "fp32")
+    bench.built("fp32")
     (kept,) = (tmp_path / "caches" / "edgesod" / "tensorrt").iterdir()
     assert kept.name == f"{tensorrt_version}-in-memory-gpu-sm87.cache"
     assert "timing cache" not in bench.told.text
     first = kept.read_bytes()
-    built(bench, "fp32")
+    bench.built("fp32")
     assert f"timing cache {kept}" in bench.told.text
     bench.told.steps.clear()
     machine.gpu = "another GPU"  # a cache copied from elsewhere
-    built(bench, "fp32")
+    bench.built("fp32")
     assert "timing cache" not in bench.told.text
     assert kept.read_bytes() != first
     kept.write_bytes(b"torn")
-    built(bench, "fp32")
+    bench.built("fp32")
     assert "timing cache" not in bench.told.text
 
 
 @parametrize("tensorrt_version", ["10.3.0"])
 def test_a_place_where_no_timing_cache_can_be_kept_is_no_reason_to_fail(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "caches").write_text("not a folder")
-    built(bench, "fp32")
+    bench.built("fp32")
     assert "the next build will not be quicker: cannot write" in bench.told.text
 
 
@@ -221,7 +205,7 @@ def test_a_gpu_lost_at_any_call_is_a_typed_error_and_leaves_nothing(
 def test_a_free_batch_has_a_profile_and_runs_one_image(
     bench: Bench, tensorrt: ModuleType, photographs: Path, precision: Precision
 ) -> None:
-    record = built(bench, precision, photographs if precision == "int8" else None, batch=(1, 2, 4))
+    record = bench.built(precision, photographs if precision == "int8" else None, batch=(1, 2, 4))
     assert record.batch == (1, 2, 4)
     runtime = tensorrt.Runtime(tensorrt.Logger())
     engine = runtime.deserialize_cuda_engine((bench.work / "engine.plan").read_bytes())
@@ -245,7 +229,7 @@ def test_a_free_batch_is_calibrated_on_one_image_at_a_time(
         return set_profile(config, profile)
 
     monkeypatch.setattr(tensorrt.IBuilderConfig, "set_calibration_profile", watch)
-    record = built(bench, "int8", photographs, batch=(1, 2, 4), int8_route="implicit")
+    record = bench.built("int8", photographs, batch=(1, 2, 4), int8_route="implicit")
     assert record.batch == (1, 2, 4)
     assert shapes == [[(1, 3, *SIZE_HW)] * 3]  # as much as the calibrator's buffer holds
 
@@ -258,13 +242,13 @@ def test_fp16_by_a_flag_has_no_use_for_ranges_and_says_so(bench: Bench, photogra
     with pytest.raises(UsageError, match="no use for ranges") as caught:
         bench.make("fp16", photographs)
     assert ("--typing strong" in caught.value.hint) == (tensorrt_version == "10.3.0")
-    built(bench, "fp16")
+    bench.built("fp16")
     assert "no layer is checked against its range" in bench.told.text
 
 
 @parametrize("tensorrt_version", ["10.3.0"])
 def test_fp16_of_the_graph_takes_ranges(bench: Bench, photographs: Path) -> None:
-    built(bench, "fp16", photographs, typing="strong")
+    bench.built("fp16", photographs, typing="strong")
     assert "checked against FP16's" in bench.told.text
 
 
@@ -278,121 +262,3 @@ def test_the_gate_runs_an_engine_that_brings_code_along(bench: Bench, tmp_path: 
     record = read_manifest(folder).tensorrt
     assert record is not None
     assert record.is_version_compatible
-
-
-# -- implicit INT8 ---------------------------------------------------------------------------------------------------------
-
-
-@parametrize("tensorrt_version", [*OLD, NEW[0]])
-def test_a_table_becomes_a_cache_with_the_scales_of_the_qdq_file(
-    bench: Bench, machine: Machine, photographs: Path, tmp_path: Path, tensorrt_version: str
-) -> None:
-    built(bench, "int8", photographs, typing="weak", int8_route="qdq")
-    model = onnx.load(bench.work / "engine.onnx")
-    values = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
-    scales = {n.input[0]: float(values[n.input[1]]) for n in model.graph.node if n.op_type == "QuantizeLinear"}
-    machine.calls.clear()
-    record = built(bench, "int8", bench.work / "calibration.json", int8_route="implicit")
-    assert record.layers["int8"] >= len(CONVS) - 1
-    called = {call[0] for call in machine.calls}
-    assert "read_calibration_cache" in called
-    assert "get_batch" not in called
-    cache = read_cache(bench.work / "calibration.cache")
-    assert len(scales) >= 4
-    assert {name: cache[name] for name in scales} == pytest.approx(scales)
-    assert set(cache) >= {"image", "first", "saliency"}
-    assert "logits" not in cache  # the map, which stays in float in the Q/DQ file too
-    number = {"8.5.3.1": 8503, "8.6.1": 8601, "10.3.0": 100300, "10.16.1.11": 101601}[tensorrt_version]
-    assert (bench.work / "calibration.cache").read_text().startswith(f"TRT-{number}-EntropyCalibration2\n")
-
-
-@parametrize("tensorrt_version", ["8.5.3.1", "10.3.0"])
-def test_tensorrt_calibrates_on_images_itself(
-    bench: Bench, machine: Machine, photographs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copied: list[np.ndarray] = []
-    original = memory.MemoryCuda.h2d_async
-
-    def spy(self: memory.MemoryCuda, target: object, source: np.ndarray, stream: object) -> None:
-        copied.append(source.copy())
-        original(self, target, source, stream)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(memory.MemoryCuda, "h2d_async", spy)
-    built(bench, "int8", photographs, int8_route="implicit")
-    from edgesod.processing.pictures import read_picture
-
-    expected = [preprocess(read_picture(path), recipe("int8")) for path in sorted(photographs.iterdir())]
-    assert len(copied) == len(expected)
-    for got, want in zip(copied, expected, strict=True):
-        np.testing.assert_array_equal(got, want)
-    assert [call[0] for call in machine.calls].count("get_batch") == len(expected) + 1
-    assert (bench.work / "calibration.cache").read_text().startswith("TRT-")
-    assert nothing_lives(machine)
-
-
-@parametrize("tensorrt_version", ["8.5.3.1"])
-def test_min_max_ranges_take_the_min_max_calibrator_but_not_on_a_dla(
-    bench: Bench, machine: Machine, photographs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    minmax = recipe("int8").model_copy(
-        update={"quantisation": recipe("int8").quantisation.model_copy(update={"method": "minmax"})}
-    )
-    monkeypatch.setattr("tests.builder.conftest.recipe", lambda precision: minmax)
-    built(bench, "int8", photographs, int8_route="implicit")
-    assert (bench.work / "calibration.cache").read_text().startswith("TRT-8503-MinMaxCalibration\n")
-    machine.dla_cores = 1
-    built(bench, "int8", photographs, dla_core=0)
-    assert (bench.work / "calibration.cache").read_text().startswith("TRT-8503-EntropyCalibration2\n")
-
-
-@parametrize("tensorrt_version", ["8.6.1"])
-def test_a_cache_from_elsewhere_is_taken_under_this_versions_name(bench: Bench, tmp_path: Path) -> None:
-    tensors = ("image", "a", "first", "pooled", "c", "second", "up", "sum", "both", "d", "third", "logits", "saliency")
-    scales = "".join(f"{tensor}: 3c008912\n" for tensor in tensors)
-    (tmp_path / "mine.cache").write_text("TRT-7103-EntropyCalibration2\n" + scales)
-    built(bench, "int8", tmp_path / "mine.cache", int8_route="implicit")
-    assert (bench.work / "calibration.cache").read_text() == "TRT-8601-EntropyCalibration2\n" + scales
-
-
-@parametrize("tensorrt_version", [*OLD, NEW[0]])
-def test_an_error_in_a_callback_comes_out_of_the_build(bench: Bench, machine: Machine, tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "picture.png").write_bytes(b"not a picture")
-    with pytest.raises(InputError, match="can be decoded"):
-        bench.make("int8", tmp_path / "broken", int8_route="implicit")
-    assert nothing_lives(machine)
-
-
-# -- DLA -------------------------------------------------------------------------------------------------------------------
-
-
-@parametrize("tensorrt_version", ["8.6.1", "10.3.0", "11.4.0.106"])
-@parametrize("precision", ["fp16", "int8"])
-def test_a_dla_takes_what_it_can_and_says_so(
-    bench: Bench, machine: Machine, photographs: Path, precision: Precision, tensorrt_version: str
-) -> None:
-    machine.dla_cores = 2
-    record = built(bench, precision, photographs if precision == "int8" else None, dla_core=1)
-    assert record.dla_core == 1
-    (placement,) = (step for step in bench.told.steps if step.startswith("DLA core 1 takes"))
-    assert "RESIZE" in placement
-    if precision == "int8" and load(tensorrt_version).number < (11, 0):
-        assert bench.told.requests[0].int8_route == "implicit"
-
-
-@parametrize("tensorrt_version", ["10.3.0"])
-def test_a_dla_gets_a_scale_for_every_tensor(bench: Bench, machine: Machine, photographs: Path) -> None:
-    machine.dla_cores = 1
-    bench.make("int8", photographs, typing="weak", int8_route="qdq")
-    built(bench, "int8", bench.work / "calibration.json", dla_core=0)
-    assert set(read_cache(bench.work / "calibration.cache")) == set(read_table(bench.work / "calibration.json").ranges)
-
-
-def test_a_dla_that_is_not_there_is_refused(bench: Bench, machine: Machine) -> None:
-    with pytest.raises(BackendError, match="has none under TensorRT") as caught:
-        bench.make("fp16", dla_core=0)
-    assert "leave out --dla" in caught.value.hint
-    machine.dla_cores = 2
-    with pytest.raises(BackendError, match="DLA core 2 was asked for") as caught:
-        bench.make("fp16", dla_core=2)
-    assert caught.value.hint == "--dla 1"

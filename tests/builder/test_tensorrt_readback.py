@@ -34,6 +34,8 @@ def kernel(words: str) -> dict[str, Any]:
     return {"Name": "k", "LayerType": "kgen", "Inputs": [tensor(words)], "Outputs": [tensor(words)]}
 
 
+WAIT = {"Name": "w", "LayerType": "wait"}
+CAMERA = {"Name": "f", "LayerType": "Cast", "Inputs": [tensor("Row major linear UInt8")], "Outputs": [tensor(FP32)]}
 REFORMAT = {"Name": "r", "LayerType": "Reformat", "Inputs": [tensor(FP32)], "Outputs": [tensor(FP16)]}
 
 
@@ -46,16 +48,26 @@ def information(*layers: Any, new: bool = False) -> str:
 def test_types_are_those_of_weights_else_of_what_is_read(new: bool) -> None:
     found = layer_types(
         information(
-            conv(INT8, "Int8", FP16), conv(FP16, "Half"), kernel("Half"), kernel("BFloat16"), REFORMAT, conv(FP32), new=new
+            conv(INT8, "Int8", FP16),
+            conv(FP16, "Half"),
+            kernel("Half"),
+            kernel("BFloat16"),
+            REFORMAT,
+            WAIT,
+            CAMERA,
+            conv(FP32),
+            new=new,
         )
     )
-    assert found == {"fp16": 2, "int8": 1, "bf16": 1, "fp32": 1}
+    assert found == {"fp16": 2, "fp32": 2, "int8": 1, "bf16": 1}
 
 
 @pytest.mark.parametrize(
     ("precision", "layers"),
     [
         ("fp32", [conv(FP32, "Float"), kernel("Float"), REFORMAT]),
+        ("fp32", [CAMERA, conv(FP32, "Float")]),
+        ("fp16", [CAMERA, conv(FP16, "Half")]),
         ("fp16", [conv(FP16, "Half"), conv(FP32, "Float"), conv(FP16, "Half")]),
         ("fp16", [kernel("Half"), kernel("Float"), kernel("Float")]),
         ("int8", [conv(INT8, "Int8"), conv(INT8, "Int8", FP16), conv(FP16, "Half"), kernel("Half")]),

@@ -228,9 +228,15 @@ def test_tensorrt_gets_symmetric_pairs_at_convolutions_and_one_residual_branch(
     for name, node in convs(model).items():
         is_quantised = name in ("first", "second", "third")
         assert [is_dequantised(name) for name in node.input] == [is_quantised, is_quantised, False]
-    weights = producer[convs(model)["third"].input[1]]
-    assert values[weights.input[1]].shape == (16,)
-    assert np.abs(values[weights.input[0]]).max(axis=(1, 2, 3)).tolist() == [127] * 16
+    # weights are floats behind a pair, and it finds integers that use all of their range
+    half = producer[convs(model)["third"].input[1]]
+    whole = producer[half.input[0]]
+    assert (whole.op_type, half.input[1:]) == ("QuantizeLinear", whole.input[1:])
+    weights, scales = (values[name] for name in whole.input[:2])
+    assert (weights.dtype, weights.shape[:1], scales.shape) == (np.float32, (16,), (16,))
+    steps = weights / scales[:, None, None, None]
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
+    assert np.abs(np.rint(steps)).max(axis=(1, 2, 3)).tolist() == [127] * 16
 
 
 def test_reduced_weights_stay_within_7_bits(
@@ -304,7 +310,10 @@ def test_the_strongly_typed_file_is_fp16_between_fp32_ends_and_close_to_fp32(
         Counter(node.op_type for node in m.graph.node) for m in (model, onnx.load(tmp_path / "single.onnx"))
     )
     assert kinds.pop("Cast") == len(ends)
-    assert kinds == expected_kinds  # the pairs lie where those of the opset 17 file do
+    quantised = sum(node.input[1].endswith("/dequantised") for node in convs(model).values())
+    expected_kinds["QuantizeLinear"] -= quantised  # weights are integers here, floats there
+    assert quantised == 3
+    assert kinds == expected_kinds  # the other pairs lie where those of the opset 17 file do
     for image in inputs:
         expected = run(chain_onnx, image)
         difference = np.abs(run(tmp_path / "half.onnx", image, "WeightBiasQuantization") - expected)

@@ -59,6 +59,7 @@ class RuntimeApi(ModuleType):
         super().__init__("cuda.bindings.runtime")
         self.heap, self.gpus, self.driver = _Heap(), gpus, driver
         self.fails: dict[str, _Status] = {}
+        self.last = _Status(0)
         self.recording: list[Any] | None = None
         self.graphs: dict[int, list[Any]] = {}
 
@@ -68,7 +69,12 @@ class RuntimeApi(ModuleType):
         if name not in fails:
             return value
         nones = 1 if name in ("cudaGetDeviceCount", "cudaMalloc", "cudaHostAlloc", "cudaHostGetDevicePointer") else 0
-        return lambda *args: (fails[name], *[None] * nones)
+
+        def fail(*_: Any) -> Any:
+            self.last = fails[name]
+            return (self.last, *[None] * nones)
+
+        return fail
 
     def cudaGetDeviceCount(self) -> Any:  # noqa: N802
         return (_Status(0), self.gpus) if self.gpus else (_Status.cudaErrorNoDevice, None)
@@ -83,7 +89,8 @@ class RuntimeApi(ModuleType):
         return _Status(0), f"the text of {int(error)}".encode()
 
     def cudaGetLastError(self) -> Any:  # noqa: N802
-        return (_Status(0),)
+        last, self.last = self.last, _Status(0)
+        return (last,)
 
     def cudaSetDevice(self, device: int) -> Any:  # noqa: N802
         return (_Status(0),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,11 +14,23 @@ from edgesod.files import sha256_of
 from edgesod.manifest import TensorRtBuild, read_manifest
 from edgesod.runtime.cuda import memory
 from tests.contract.fake.plan import Layer, Plan
+from tests.contract.machine import Machine
 from tests.helpers.engines import INPUT, make_engine, run_tiny, write_tiny
 
 NEWEST = pytest.mark.parametrize("tensorrt_version", ["11.4.0.106"])
 NOTHING = {"buffers": 0, "streams": 0, "events": 0, "graphs": 0, "contexts": 0}
 """What is alive on a simulated GPU that nobody uses."""
+
+
+def left_of(machine: Machine) -> dict[str, int]:
+    """Count TensorRT's objects that are still there, but for the logger, of which a process has one that stays."""
+    return {name: n for name, n in machine.alive.items() if n and name != "ILogger"}
+
+
+def nothing_lives(machine: Machine) -> bool:
+    """Say whether the simulated GPU and TensorRT are as they were before anything was done with them."""
+    gc.collect()
+    return memory.driver().live() == NOTHING and left_of(machine) == {}
 
 
 def feed(seed: int = 0) -> np.ndarray:

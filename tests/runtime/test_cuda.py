@@ -241,6 +241,7 @@ def test_a_failing_call_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         stand_in.fails["cudaStreamSynchronize"] = stand_in.cudaError_t.cudaErrorInvalidValue
         with pytest.raises(DeviceError, match=r"cudaStreamSynchronize failed: the text of 1 \(cudaErrorInvalidValue\)"):
             cuda.synchronise(cuda.stream())
+        assert not stand_in.last, "TensorRT would find it, and take it for its own"
         stand_in.fails["cudaHostGetDevicePointer"] = stand_in.cudaError_t.cudaErrorInvalidValue
         with pytest.raises(DeviceError, match="cudaHostGetDevicePointer"):
             cuda.mapped(8)

@@ -87,6 +87,28 @@ def test_bindings_that_raise_where_there_is_no_driver_are_told_alike(monkeypatch
         open_cuda()
 
 
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        ("cuInit failed: CUDA driver is a stub library", "no NVIDIA driver here: cuInit failed"),
+        ("cuInit failed: unknown error", "CUDA does not start: cuInit failed: unknown error"),
+    ],
+)
+def test_pycuda_with_a_driver_that_fails(monkeypatch: pytest.MonkeyPatch, says: str, words: str) -> None:
+    stand_in = PyCudaDriver()
+
+    def init() -> None:
+        raise stand_in.Error(says)
+
+    monkeypatch.setattr(stand_in, "init", init)
+    install(monkeypatch, stand_in)
+    monkeypatch.setenv(VARIABLE, "pycuda")
+    with pytest.raises(BackendError, match=words) as caught:
+        open_cuda()
+    assert caught.value.exit_code == 4
+    assert "nvidia-smi" in caught.value.hint
+
+
 def test_pycuda_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoDriver:
         """Fails as pycuda's extension does where the library of the driver is missing."""

@@ -104,36 +104,6 @@ def test_threads_take_turns(plan: Path, driver: memory.Driver) -> None:
     assert driver.live() == NOTHING
 
 
-def _cycle(plan: Path) -> None:
-    session = TensorRtSession(plan)
-    with session:
-        other = session.fork()
-        with other:
-            for seed in range(2):
-                pending = other.run_async({"image": feed(seed)})
-                assert_right(session.run({"image": feed(seed)})["saliency"], feed(seed))
-                assert_right(pending.wait()["saliency"], feed(seed))
-
-
-@NEWEST
-@pytest.mark.parametrize("fault", ["out of memory", "lost"])
-def test_a_fault_at_any_cuda_call_leaks_nothing(plan: Path, machine: Machine, fault: memory.Fault) -> None:
-    with memory.simulated() as driver:
-        _cycle(plan)
-        calls = driver.calls
-    raised = 0
-    for n in range(1, calls + 1):
-        with memory.simulated(fail_at=n, fault=fault) as driver:
-            try:
-                _cycle(plan)
-            except BackendError as error:
-                raised += 1
-                del error
-            assert driver.live() == NOTHING, n
-        assert {name: n for name, n in machine.alive.items() if n and name != "ILogger"} == {}, n
-    assert raised > calls / 2
-
-
 @NEWEST
 def test_a_fork_that_fails_leaves_the_session_as_it_was(session: TensorRtSession, driver: memory.Driver) -> None:
     session.run({"image": feed()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,7 @@ from edgesod.runtime import Runtime, open_session
 from edgesod.runtime.cuda import Cuda, memory
 from edgesod.runtime.tensorrt_session import TensorRtSession
 from tests.contract.machine import Machine
-from tests.helpers.tensorrt import NEWEST, NOTHING, assert_right, feed, make_tensorrt_engine
+from tests.helpers.tensorrt import NEWEST, NOTHING, assert_right, feed, left_of, make_tensorrt_engine, nothing_lives
 
 
 @NEWEST
@@ -42,35 +42,47 @@ def test_a_thousand_cycles_leave_nothing(plan: Path, driver: memory.Driver, mach
     for _ in range(1000):
         with open_session(plan, "fp32") as session:
             session.run({"image": image})
-    assert driver.live() == NOTHING
-    gc.collect()
-    assert {name: n for name, n in machine.alive.items() if n} == {}
+    assert nothing_lives(machine)
 
 
-def _cycle(plan: Path) -> None:
+def _alone(plan: Path) -> None:
     session = TensorRtSession(plan)
     with session:
         for seed in range(2):
             assert_right(session.run({"image": feed(seed)})["saliency"], feed(seed))
 
 
+def _forked(plan: Path) -> None:
+    session = TensorRtSession(plan)
+    with session:
+        other = session.fork()
+        with other:
+            for seed in range(2):
+                pending = other.run_async({"image": feed(seed)})
+                assert_right(session.run({"image": feed(seed)})["saliency"], feed(seed))
+                assert_right(pending.wait()["saliency"], feed(seed))
+
+
 @NEWEST
+@pytest.mark.parametrize("cycle", [_alone, _forked])
 @pytest.mark.parametrize("fault", ["out of memory", "lost"])
-def test_a_fault_at_any_cuda_call_leaks_nothing(plan: Path, machine: Machine, fault: memory.Fault) -> None:
+def test_a_fault_at_any_cuda_call_leaks_nothing(
+    plan: Path, machine: Machine, fault: memory.Fault, cycle: Callable[[Path], None]
+) -> None:
     with memory.simulated() as driver:
-        _cycle(plan)
+        cycle(plan)
         calls = driver.calls
     raised = 0
     for n in range(1, calls + 1):
         with memory.simulated(fail_at=n, fault=fault) as driver:
             try:
-                _cycle(plan)
+                cycle(plan)
             except BackendError as error:
                 raised += 1
                 del error
             assert driver.calls >= n
             assert driver.live() == NOTHING, n
-        assert {name: n for name, n in machine.alive.items() if n and name != "ILogger"} == {}, n
+        assert left_of(machine) == {}, n
     # the others are in closing, and recording the graph, without which the engine runs as well
     assert raised > calls / 2
 

@@ -23,7 +23,7 @@ from edgesod.runtime.cuda import VARIABLE, driver_is_installed, memory, open_cud
 from tests.contract import fixtures
 from tests.contract.machine import Machine
 from tests.helpers.cli import ROOT, edgesod
-from tests.helpers.tensorrt import NEWEST, make_tensorrt_engine, write_plan
+from tests.helpers.tensorrt import NEWEST, make_tensorrt_engine, nothing_lives, write_plan
 
 LIMIT_S = 5
 
@@ -266,8 +266,7 @@ def test_engines_that_it_does_not_take(tmp_path: Path, tensorrt: ModuleType, dri
         Runtime(folder)
     assert "edgesod build --model tiny --fp32 --backend tensorrt" in caught.value.hint
     del caught
-    assert sum(driver.live().values()) == 0
-    assert {name: n for name, n in machine.alive.items() if n} == {}
+    assert nothing_lives(machine)
 
 
 ORIN = memory.GPU.model_copy(update={"name": "Orin"})

@@ -90,6 +90,16 @@ def test_types_that_numpy_does_not_have(
 
 
 @NEWEST
+def test_sizes_that_no_shape_gives(
+    plan: Path, tensorrt: ModuleType, driver: memory.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt.IExecutionContext, "get_tensor_shape", lambda *_: tensorrt.Dims((1, -1)))
+    with pytest.raises(BackendError, match=r"size of 'image' of the engine depends on what it computes: \(1, -1\)"):
+        open_session(plan, "fp32")
+    assert driver.live() == NOTHING
+
+
+@NEWEST
 def test_offers_the_optional_powers(session: TensorRtSession) -> None:
     assert isinstance(session, StagesInputs)
     assert isinstance(session, RunsAsync)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +13,8 @@ from numpy.typing import NDArray
 
 from edgesod.errors import BackendError, DeviceError
 from edgesod.manifest import Gpu
+from edgesod.runtime.cuda.at_exit import close_at_exit, forget, quietly
 from edgesod.runtime.cuda.resources import Buffer, Event, Graph, Resource, Stream
-
-log = logging.getLogger("edgesod.runtime.cuda")
-
-_EXIT_WAIT_S = 1.0
-
 
 _R = TypeVar("_R", bound=Resource)
 
@@ -47,7 +41,7 @@ class Cuda(ABC):
         self._resources: dict[int, Resource] = {}
         self._before_close: list[Callable[[], None]] = []
         self._is_closed = False
-        _OPEN[id(self)] = self
+        close_at_exit(self)
 
     # -- ownership ---------------------------------------------------------------------------------------------------
 
@@ -90,18 +84,18 @@ class Cuda(ABC):
                 is_attached = self._attach_or_not()
                 self._owner = threading.get_ident()
             for function in reversed(self._before_close):
-                _quietly(function)
+                quietly(function)
             for resource in _by_dependence(list(self._resources.values())):
-                _quietly(self._destroy, resource)
+                quietly(self._destroy, resource)
             self._resources.clear()
             self._before_close.clear()
             self._is_closed = True
             if is_attached:  # or somebody else's context would be taken off the thread
-                _quietly(self._detach)
-            _quietly(self._release)
+                quietly(self._detach)
+            quietly(self._release)
             if not was_bound:
                 self._owner = None
-            _OPEN.pop(id(self), None)
+            forget(self)
 
     def _attach_or_not(self) -> bool:
         """Try twice, because a lost GPU cannot be bound and is let go of all the same, but a busy one can be a moment later."""
@@ -180,7 +174,7 @@ class Cuda(ABC):
         """Free what of some resources is live, as :meth:`close` does: users before what they use, whatever fails."""
         self._require_owner()
         for resource in _by_dependence([resource for resource in resources if id(resource) in self._resources]):
-            _quietly(self.free, resource)
+            quietly(self.free, resource)
 
     def h2d_async(self, target: Buffer, source: Buffer | NDArray[Any], stream: Stream) -> None:
         """Copy from the host to ``target``, all of ``source``, in stream order.
@@ -338,42 +332,10 @@ class Cuda(ABC):
     def _launch(self, graph: Graph, stream: Stream) -> None: ...
 
 
-_OPEN: dict[int, Cuda] = {}
-"""Held strongly, so that one nobody closed is closed in order at exit and never by the garbage collector in any order."""
-
-
-_AFTER_ALL: list[Callable[[], None]] = []
-
-
-def at_exit_after_all(function: Callable[[], None]) -> None:
-    """Have ``function`` called when the program ends, after everything was closed."""
-    _AFTER_ALL.append(function)
-
-
-@atexit.register
-def _close_all() -> None:
-    for cuda in list(_OPEN.values()):
-        # a thread that hangs within it keeps its own; the rest of the program may still end
-        if cuda.lock.acquire(timeout=_EXIT_WAIT_S):
-            try:
-                cuda.close()
-            finally:
-                cuda.lock.release()
-    for function in _AFTER_ALL:
-        _quietly(function)
-
-
 def _by_dependence(resources: Iterable[Resource]) -> list[Resource]:
     """Order resources so that whatever uses another comes before it."""
     kinds = (Graph, Event, Buffer, Stream)
     return [resource for kind in kinds for resource in resources if isinstance(resource, kind)]
-
-
-def _quietly(function: Callable[..., None], *args: Any) -> None:
-    try:
-        function(*args)
-    except Exception as error:  # closing goes on, whatever it is: what fails here is gone
-        log.debug("while closing: %s", error)
 
 
 def _closed() -> DeviceError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgesod.errors import BackendError, DeviceError
 from edgesod.manifest import Gpu
 from edgesod.runtime.cuda.base import Cuda
-from edgesod.runtime.cuda.failures import no_device, no_driver, out_of_memory
+from edgesod.runtime.cuda.failures import does_not_start, no_device, no_driver, out_of_memory
 from edgesod.runtime.cuda.resources import Buffer, Event, Graph, Stream
 
 _NON_BLOCKING = 1  # cudaStreamNonBlocking
@@ -42,7 +42,7 @@ class CudaPython(Cuda):
         if status.name in _DRIVER_IS_AT_FAULT:
             raise self._driver_error(status)
         if status.name not in ("cudaSuccess", "cudaErrorNoDevice"):
-            raise BackendError(f"CUDA does not start: {self._text(status)}", hint="see what `nvidia-smi` says")
+            raise does_not_start(self._text(status))
         if (count or 0) <= index:
             raise no_device(count or 0)
         super().__init__()
@@ -138,6 +138,7 @@ class CudaPython(Cuda):
             status, graph = self._rt.cudaStreamEndCapture(stream.native)  # back to an ordinary stream, whatever it says
             if status == self._rt.cudaError_t.cudaSuccess:
                 self._rt.cudaGraphDestroy(graph)
+            self._rt.cudaGetLastError()
             raise
         graph = self._call("cudaStreamEndCapture", stream.native)
         try:
@@ -151,8 +152,8 @@ class CudaPython(Cuda):
     def _call(self, function: str, *args: Any, asked: tuple[int, str] | None = None) -> Any:
         status, *values = getattr(self._rt, function)(*args)
         if status != self._rt.cudaError_t.cudaSuccess:
+            self._rt.cudaGetLastError()  # or a later, innocent call would be blamed for it
             if asked and status == self._rt.cudaError_t.cudaErrorMemoryAllocation:
-                self._rt.cudaGetLastError()  # or a later, innocent call would be blamed for it
                 raise out_of_memory(*asked)
             raise DeviceError(f"{function} failed: {self._text(status)}", hint="`nvidia-smi` or `dmesg` may say why")
         return values[0] if len(values) == 1 else values

@@ -13,6 +13,11 @@ def no_driver(detail: str) -> BackendError:
     )
 
 
+def does_not_start(detail: str) -> BackendError:
+    """Return the error for a driver that is there and fails, such as one that does not fit its kernel module."""
+    return BackendError(f"CUDA does not start: {detail}", hint="see what `nvidia-smi` says")
+
+
 def no_device(count: int) -> BackendError:
     """Return the error for a driver that finds no GPU, or too few."""
     return BackendError(

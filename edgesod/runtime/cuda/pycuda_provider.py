@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from edgesod.errors import BackendError, DeviceError
 from edgesod.manifest import Gpu
-from edgesod.runtime.cuda.base import Cuda, at_exit_after_all
-from edgesod.runtime.cuda.failures import no_device, no_driver, out_of_memory
+from edgesod.runtime.cuda.at_exit import at_exit_after_all
+from edgesod.runtime.cuda.base import Cuda
+from edgesod.runtime.cuda.failures import does_not_start, no_device, no_driver, out_of_memory
 from edgesod.runtime.cuda.resources import Buffer, Event, Graph, Stream
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
@@ -44,7 +45,7 @@ class PyCuda(Cuda):
         except driver.Error as error:
             if "no CUDA-capable device" in str(error):
                 raise no_device(0) from error
-            raise no_driver(str(error)) from error
+            raise (no_driver if "stub library" in str(error) else does_not_start)(str(error)) from error
         if count <= index:
             raise no_device(count)
         self._device = driver.Device(index)

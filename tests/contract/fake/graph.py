@@ -125,7 +125,7 @@ def parse(content: bytes, folder: str, version: tuple[int, int]) -> Graph | Faul
     for name, (kind, _) in [*graph.inputs.items(), *graph.outputs.items()]:
         if kind not in DATA_TYPES:
             return Fault("UNSUPPORTED_GRAPH", f"Unsupported ONNX data type {TensorProto.DataType.Name(kind)} of {name}")
-    return _bytes_fault(graph) or _quantisation_fault(graph) or graph
+    return _bytes_fault(graph) or _quantisation_fault(graph, version) or graph
 
 
 def _bytes_fault(graph: Graph) -> Fault | None:
@@ -138,14 +138,20 @@ def _bytes_fault(graph: Graph) -> Fault | None:
     return None
 
 
-def _quantisation_fault(graph: Graph) -> Fault | None:
-    """Zero points that are not zero, unsigned and 32-bit integers, and scales of zero are refused by every version."""
+def _quantisation_fault(graph: Graph, version: tuple[int, int]) -> Fault | None:
+    """Zero points that are not zero, unsigned and 32-bit integers, and scales of zero are refused by every version.
+
+    Constants that are integers already are refused before 10. Up to 8.4 they were (NVIDIA/TensorRT #2163); of 8.5 and 8.6 it
+    is assumed.
+    """
     for index, node in enumerate(graph.nodes):
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
         integers = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
         if graph.types.get(integers) != TensorProto.INT8:
             return Fault("UNSUPPORTED_NODE", f"{node.op_type}: only INT8 can be quantised to", index)
+        if version < (10, 0) and node.op_type == "DequantizeLinear" and integers in graph.constants:
+            return Fault("INVALID_NODE", f"{integers}: invalid weights type of Int8", index)
         scale, zero_point = (graph.constants.get(name) for name in [*node.input, "", ""][1:3])
         if zero_point is not None and numpy_helper.to_array(zero_point).any():
             return Fault("INVALID_NODE", f"{node.op_type}: the zero point has to be zero", index)
