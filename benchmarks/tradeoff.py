@@ -3,11 +3,10 @@
     python benchmarks/tradeoff.py --data SOD --calib DUTS-TR --json tradeoff.json \
         --chart docs/speed_against_accuracy.svg --document docs/performance.md
 
-The shipped weights at the square sizes of --sizes draw a line. Beside it stands what may lie above it without any training:
-sizes in between, edges refined at the frame's size, the maps of two sizes averaged, inputs as oblong as pictures are (a
-portrait picture gets the same turned), and the last stage left out: in the trained sum of maps the second one, of half the
-size, stands in for the first, and the largest convolutions go. Each network is exported by torch and written as INT8, as a
-build writes it, with the ranges that the largest one of its kind had on pictures of --calib. All run in one process; time is
+The shipped U²-NetP at the square sizes of --sizes draws a line. Beside it stands what may lie above it: sizes in between, edges
+refined at the frame's size, the maps of two sizes averaged, inputs as oblong as pictures are (a portrait picture gets the same
+turned), and the shipped u2netp-fast, which has no last decoder stage. Each network is exported by torch and written as INT8, as
+a build writes it, with the ranges that the largest one of its kind had on pictures of --calib. All run in one process; time is
 from a 1280×720 frame in memory to its mask, the median over interleaved rounds of a round's best run. Maps are resized to the
 picture and stretched, as published scores are. "Above" is the distance in max-F to the line at the contender's own speed, or
 to its fast end for what is faster still, with 95 % intervals from resampled pictures.
@@ -29,8 +28,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch import nn
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[1] / "scripts")
@@ -47,41 +44,40 @@ from edgesod.calibration.table import read_table
 from edgesod.errors import EdgesodError
 from edgesod.evaluation import EvaluationSet, SodScorer
 from edgesod.evaluation.metrics import BETA_SQUARED
-from edgesod.export import export_model
 from edgesod.files import replacing, sha256_of, write_atomically
 from edgesod.manifest import this_device
 from edgesod.processing.guided import refine
-from edgesod.processing.pictures import photograph
-from edgesod.processing.preprocess import preprocess
-from edgesod.recipe import Recipe, recipe_for
+from edgesod.recipe import recipe_for
 from edgesod.runtime import Runtime, choose_backend
 from edgesod.types import Result
-from trainer import networks
+from trainer.export import export_weights
 
 BEGIN, END = "<!-- speed against accuracy: written by benchmarks/tradeoff.py -->", "<!-- end of speed against accuracy -->"
 SIZES = (320, 256, 192, 160)
 OBLONG = ((224, 320), (192, 288))
 """Height and width, multiples of 32 as the network wants them, for pictures of about 3:2."""
 RESAMPLES = 500
+LINE, FAST = "u2netp", "u2netp-fast"
+"""Shipped models: the one that draws the line, and the one made to be faster."""
 KINDS = {
     "line": ("U²-NetP", "o", "0.25"),
     "between": ("a size in between", "o", "#2463c4"),
     "refined": ("edges refined", "^", "#0f8168"),
     "two": ("two sizes averaged", "P", "#8146c9"),
-    "short": ("without its last stage", "s", "#c2570c"),
+    "fast": ("u2netp-fast", "s", "#c2570c"),
     "oblong": ("oblong", "D", "#b3246b"),
-    "oblong, short": ("oblong, without its last stage", "X", "#d11a1a"),
+    "oblong, fast": ("oblong u2netp-fast", "X", "#d11a1a"),
 }
 """Of contenders: what the chart calls them, and its mark and colour."""
 
 
 @dataclass(frozen=True, order=True)
 class Engine:
-    """One network: its input's height and width in pixels, and whether its last stage is left out."""
+    """One network: its input's height and width in pixels, and which shipped model it is."""
 
     height: int
     width: int
-    is_short: bool = False
+    model: str = LINE
 
     @property
     def name(self) -> str:
@@ -91,7 +87,7 @@ class Engine:
     @property
     def turned(self) -> Engine:
         """The same for portrait pictures."""
-        return Engine(self.width, self.height, self.is_short)
+        return Engine(self.width, self.height, self.model)
 
     def fit(self, image: np.ndarray) -> Engine:
         """Return itself or the turned one, as the picture lies."""
@@ -140,7 +136,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="set to score on, such as SOD")
     parser.add_argument("--calib", type=Path, required=True, help="folder of pictures to calibrate on")
     parser.add_argument("--calib-images", type=int, default=24)
-    parser.add_argument("--model", default="u2netp", choices=zoo.names())
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="of the line, at least two")
     parser.add_argument("--limit", type=int, help="score so many pictures, evenly spread; all by default")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -150,15 +145,14 @@ def main() -> None:
     parser.add_argument("--document", type=Path, help="document whose table is written anew")
     options = parser.parse_args()
 
-    recipe = recipe_for(options.model, "int8")
     contenders = contenders_for(sorted(set(options.sizes), reverse=True))
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgesod-tradeoff-")))
         runtimes: dict[Engine, Runtime] = {}
         wanted = {engine: None for contender in contenders for e in contender.engines for engine in (e, e.turned)}
         for engine in wanted:
-            say(f"making {engine.name}{', without its last stage' if engine.is_short else ''}")
-            runtimes[engine] = stack.enter_context(open_engine(engine, recipe, work, options))
+            say(f"making {engine.model} {engine.name}")
+            runtimes[engine] = stack.enter_context(open_engine(engine, work, options))
         running = [Running(contender, [runtimes[engine] for engine in contender.engines]) for contender in contenders]
         say("timing")
         speeds = compare_speed(running, bench_frame(), rounds=options.rounds)  # type: ignore[arg-type]
@@ -172,8 +166,7 @@ def main() -> None:
         row = {"kind": contender.kind, "sizes": contender.sizes, "fps": 1e3 / speed.ms, "ms": speed.ms, "spread": speed.spread}
         rows.append(row | {"max_f": total["max_f"], "mae": total["mae"]} | above)
     report = {
-        "model": recipe.model,
-        "weights": sha256_of(zoo.shipped(recipe.model).weights),
+        "weights": {model: sha256_of(zoo.shipped(model).weights) for model in (LINE, FAST)},
         "set": options.data.resolve().name.removesuffix(".tar"),
         "scored": count,
         "of": len(pairs),
@@ -204,27 +197,23 @@ def contenders_for(sizes: Sequence[int]) -> list[Contender]:
         *(Contender("between", (square(side),)) for side in between if side not in sizes),
         *(Contender("refined", (square(side),)) for side in sizes[1:]),
         *(Contender("two", (square(large), square(small))) for large, small in pairwise(sizes)),
-        *(Contender("short", (square(side, is_short=True),)) for side in sizes[:-1]),
+        *(Contender("fast", (square(side, FAST),)) for side in sizes[:-1]),
         *(Contender("oblong", (Engine(*size_hw),)) for size_hw in OBLONG),
-        *(Contender("oblong, short", (Engine(*size_hw, is_short=True),)) for size_hw in OBLONG),
+        *(Contender("oblong, fast", (Engine(*size_hw, FAST),)) for size_hw in OBLONG),
     ]
 
 
-def square(side: int, *, is_short: bool = False) -> Engine:
+def square(side: int, model: str = LINE) -> Engine:
     """Return the engine of a square input."""
-    return Engine(side, side, is_short)
+    return Engine(side, side, model)
 
 
 @contextmanager
-def open_engine(engine: Engine, recipe: Recipe, work: Path, options: argparse.Namespace) -> Iterator[Runtime]:
-    """Export the shipped weights at a size and open them as INT8."""
-    recipe = recipe.model_copy(update={"size_hw": (engine.height, engine.width)})
-    onnx = work / f"{recipe.stem}{'-short' if engine.is_short else ''}.onnx"
-    network = networks.create(recipe.model)
-    networks.load_weights(network, zoo.shipped(recipe.model).weights)
-    network = WithoutLastStage(network) if engine.is_short else network
-    export_model(network, recipe.size_hw, onnx, preprocess(photograph(), recipe))
-    table_file = work / f"{'short' if engine.is_short else 'whole'}.json"
+def open_engine(engine: Engine, work: Path, options: argparse.Namespace) -> Iterator[Runtime]:
+    """Export shipped weights at a size and open them as INT8."""
+    recipe = recipe_for(engine.model, "int8").model_copy(update={"size_hw": (engine.height, engine.width)})
+    onnx, table_file = work / f"{recipe.stem}.onnx", work / f"{engine.model}.json"
+    export_weights(recipe, zoo.shipped(engine.model).weights, onnx)
     if table_file.is_file():  # of another size: the same tensors
         ranges = read_table(table_file).model_copy(update={"onnx_sha256": sha256_of(onnx)})
     else:
@@ -233,21 +222,6 @@ def open_engine(engine: Engine, recipe: Recipe, work: Path, options: argparse.Na
     backend, _ = choose_backend("int8", "auto")
     with int8_runtime(onnx, recipe, table_file, "cpu", backend, options.threads) as runtime:
         yield runtime
-
-
-class WithoutLastStage(nn.Module):
-    """A U²-Net whose first side map is replaced by the second in the trained sum, so that nothing needs the stage that makes it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        weight = network.outconv.weight.detach()
-        self.network = network
-        self.fuse = nn.Conv2d(weight.shape[1] - 1, 1, 1)
-        self.fuse.weight.data = torch.cat((weight[:, :1] + weight[:, 1:2], weight[:, 2:]), 1)
-        self.fuse.bias.data = network.outconv.bias.detach()
-
-    def forward(self, image_NCHW: torch.Tensor) -> list[torch.Tensor]:
-        return [self.fuse(torch.cat(self.network(image_NCHW)[2:], 1))]
 
 
 def score(
@@ -310,9 +284,10 @@ def max_f_by_share(scorers: Sequence[SodScorer], shares: np.ndarray) -> np.ndarr
 
 def table(report: dict[str, Any]) -> list[str]:
     """Return the report as Markdown."""
+    weights = ", ".join(f"`{sha256[:12]}` ({model})" for model, sha256 in report["weights"].items())
     lines = [
-        f"{report['model']}, weights `{report['weights'][:12]}`, INT8; {report['scored']} of {report['of']} pictures of "
-        f"{report['set']}; {report['environment']['cpu']}, cores: {report['cores']}, {report['rounds']} rounds.",
+        f"Weights {weights}, INT8; {report['scored']} of {report['of']} pictures of {report['set']}; "
+        f"{report['environment']['cpu']}, cores: {report['cores']}, {report['rounds']} rounds.",
         "",
         "| | size | max-F | MAE | ms, frame to mask | spread | FPS | max-F above the line (95 %) |",
         "|---|---|---|---|---|---|---|---|",

@@ -136,7 +136,7 @@ def recipe_for(model: str, precision: Precision) -> Recipe:
     Raises:
         InputError: The model has no shipped recipe at that precision.
     """
-    found = sorted(assets.recipes().glob(f"{model}-*-{precision}.toml"))
+    found = sorted(assets.recipes().glob(f"{model}-[0-9]*-{precision}.toml"))
     if not found:
         raise InputError(f"there is no {precision} recipe for a model {model!r}", hint="see `edgesod models`")
     return load_recipe(found[0])
@@ -146,4 +146,5 @@ def problems(error: ValidationError) -> str:
     """Return what pydantic found wrong in one line: the first problem, and how many more there are."""
     first, *more = error.errors(include_url=False)
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where + ': ' if where else ''}{first['msg']}" + (f" (and {len(more)} more)" if more else "")
+    seen = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+    return f"{where + ': ' if where else ''}{seen}" + (f" (and {len(more)} more)" if more else "")

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgesod import zoo
 from edgesod.evaluation import EvaluationSet, accumulate_predictions, published_scores
 from edgesod.files import replacing
 from edgesod.processing.effects import apply_effect
@@ -136,18 +137,15 @@ def write_photographs(runtime: Runtime, path: Path) -> None:
 
 def card_text(card: dict[str, Any]) -> str:
     """Return the model card as Markdown."""
-    training, weights, fp16 = card["training"], card["weights"], card["fp16"]
+    weights, fp16 = card["weights"], card["fp16"]
     height, width = card["scored_at"]
-    seen = ", ".join(f"{run['images_seen']:,}" for run in training["runs"])
-    hours = f"about {training['hours']:.1f} hours" if training["hours"] else "for as long as was not logged,"
     lines = [
         f"# {card['name']}",
         "",
-        f"{card['parameters']:,} parameters, trained from scratch by `edgesod train`; written by `scripts/ship_checkpoint.py`.",
+        f"{card['parameters']:,} parameters, {_origin(card)}; written by `scripts/ship_checkpoint.py`.",
         "",
         f"- **Data**: {card['data']}.",
-        f"- **Training**: {training['images_seen']:,} images seen in {len(training['runs'])} runs ({seen}), "
-        f"{hours} on {training['hardware']}." + (f" {training['note']}" if training["note"] else ""),
+        f"- **Training**: {_training(card)}",
         "- **Selection**: on the hold-out alone; nothing was chosen by any other set.",
         f"- **Files**: `{card['name']}.safetensors` holds the averaged weights, {weights['stored']}; "
         f"`{card['name']}.onnx` is made of it and is FP32. {weights['why']}",
@@ -160,17 +158,7 @@ def card_text(card: dict[str, Any]) -> str:
         "",
         *_score_table(card),
         "",
-        "## Hold-out over images seen",
-        "",
-        f"Averaged weights, about {training['last_recipe']['validate_images']} of the held-out images, at the size trained at, not "
-        f"stretched. {_trend(card['hold_out'])}",
-        "",
-        "![Hold-out score over images seen](curve.svg)",
-        "",
-        "| images seen | size | max-F | MAE |",
-        "|---|---|---|---|",
-        *(f"| {v['seen']:,} | {v['validation_size']} | {v['max_f']:.3f} | {v['mae']:.3f} |" for v in card["hold_out"]),
-        "",
+        *_history(card),
         "## What it sees and what not",
         "",
         "Photographs that may be shown, those that scikit-image carries, whether it finds their subject or not:",
@@ -189,6 +177,46 @@ def card_text(card: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _origin(card: dict[str, Any]) -> str:
+    """Say where the network comes from."""
+    if (whole := card["derived_from"]) is None:
+        return "trained from scratch by `edgesod train`"
+    return f"a variant of [{whole}](../{whole}/README.md) of this project's own and not a published network"
+
+
+def _training(card: dict[str, Any]) -> str:
+    training, made_of = card["training"], card["made_of"]
+    note = f" {training['note']}" if training["note"] else ""
+    if made_of is not None:
+        weights = f"`{made_of['file']}` (SHA-256 `{made_of['sha256'][:12]}…`)"
+        return f"none of its own. These are the weights of {weights}, as `trainer.networks.load_weights` puts them into this network.{note}"
+    seen = ", ".join(f"{run['images_seen']:,}" for run in training["runs"])
+    hours = f"about {training['hours']:.1f} hours" if training["hours"] else "for as long as was not logged,"
+    teacher = training["last_recipe"].get("teacher")
+    taught = f" Its teacher was {teacher['network']}." if teacher else ""
+    runs = f"{training['images_seen']:,} images seen in {len(training['runs'])} runs ({seen})"
+    return f"{runs}, {hours} on {training['hardware']}.{taught}{note}"
+
+
+def _history(card: dict[str, Any]) -> list[str]:
+    """Return the section on the hold-out's scores along the training, nothing for weights that came without one."""
+    if card["made_of"] is not None:
+        return []
+    return [
+        "## Hold-out over images seen",
+        "",
+        f"Averaged weights, about {card['training']['last_recipe']['validate_images']} of the held-out images, at the size trained "
+        f"at, not stretched. {_trend(card['hold_out'])}",
+        "",
+        "![Hold-out score over images seen](curve.svg)",
+        "",
+        "| images seen | size | max-F | MAE |",
+        "|---|---|---|---|",
+        *(f"| {v['seen']:,} | {v['validation_size']} | {v['max_f']:.3f} | {v['mae']:.3f} |" for v in card["hold_out"]),
+        "",
+    ]
+
+
 def _score_table(card: dict[str, Any]) -> list[str]:
     rows = {
         "max_f": "max-F (of mean precision and recall)",
@@ -197,12 +225,16 @@ def _score_table(card: dict[str, Any]) -> list[str]:
         "weighted_f": "weighted F",
         "s_measure": "S-measure",
     }
-    scores, paper = card["scores"], published_scores(card["name"], "SOD")
+    scores, whole = card["scores"], card["derived_from"]
+    if whole is None:
+        beside, others = "the paper's on SOD", published_scores(card["name"], "SOD")
+    else:
+        beside, others = f"{whole}'s on SOD", zoo.shipped(whole).card["scores"].get("SOD", {})
     headings = [f"{_NAMES[key]}, {found['n']:.0f} images" for key, found in scores.items()]
-    lines = [f"| score | {' | '.join(headings)} | the paper's on SOD |", f"|---{'|---' * (len(headings) + 1)}|"]
+    lines = [f"| score | {' | '.join(headings)} | {beside} |", f"|---{'|---' * (len(headings) + 1)}|"]
     for key, name in rows.items():
         cells = [f"{found[key]:.3f}" for found in scores.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} | {f'{paper[key]:.3f}' if key in paper else '–'} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {f'{others[key]:.3f}' if key in others else '–'} |")
     return lines
 
 

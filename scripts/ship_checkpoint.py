@@ -2,7 +2,9 @@
 
     python scripts/ship_checkpoint.py --data DUTS-TR --out runs/fast                  # trains what is left, then ships
     python scripts/ship_checkpoint.py --data DUTS-TR --checkpoint RUN/checkpoint-000040000 --sod SOD --history EARLIER/log.jsonl
+    python scripts/ship_checkpoint.py --data DUTS-TR --sod SOD --model u2netp-fast --weights edgesod/models/u2netp/u2netp.safetensors
 
+The last one ships a variant as it comes out of the weights of the network it was derived from, without training.
 ``DUTS-TR`` is laid out as its download page has it, or is any other set that ``edgesod train`` reads. Its hold-out is scored, and never
 trained or calibrated on. ``SOD`` is scored too where it is given, and never selected on. Everything is made before anything
 shipped is touched.
@@ -38,7 +40,7 @@ from edgesod.recipe import Recipe
 from edgesod.runtime import Runtime, open_session
 from trainer import networks
 from trainer.data.split import hold_out
-from trainer.export import export_weights, network_recipe
+from trainer.export import export_weights, network_recipe, weights_recipe
 from trainer.training.checkpoint import checkpoints, read_record
 
 ROOT = Path(__file__).parents[1]
@@ -59,11 +61,14 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--out", type=Path, help="run folder to train in; goes on with what is there")
     which.add_argument("--checkpoint", type=Path, help="ship this one and train nothing")
+    which.add_argument("--weights", type=Path, help="ship these, trained here as whatever they say, and train nothing")
+    parser.add_argument("--model", help="of --weights: a variant to make of them; what they say themselves by default")
     parser.add_argument(
         "--history", type=Path, nargs="*", default=[], help="log.jsonl of each run before that one, oldest first"
     )
     parser.add_argument("--sod", type=Path, help="the SOD set")
     parser.add_argument("--calib-images", type=int, default=128)
+    parser.add_argument("--score-images", type=int, help="so many of each set, evenly spread, to rehearse; all by default")
     parser.add_argument("--hours", type=float, help="of all runs together; from their logs by default")
     parser.add_argument("--hardware", default=_hardware(), help="what it was trained on; this machine by default")
     parser.add_argument("--note", default="", help="what else the card should say of the training")
@@ -90,15 +95,14 @@ def _put_in_place(beside: Sequence[Path], model: Path, table: Path, calib: Path)
 
 def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Path]:
     """Make every file in ``work``; return the model's name, the files of its folder, and its calibration table."""
-    record = read_record(options.checkpoint)
-    name = record["recipe"]["network"]
+    name, source, record = _source(options, work)
     recipe = network_recipe(name, "fp32")
     pairs = EvaluationSet(*options.data)
     trained_on, held = hold_out(pairs.stems)
     pictures = _pictures(pairs, trained_on, options.calib_images, work / "DUTS-TR")
 
     weights, onnx, table_file = work / f"{name}.safetensors", work / f"{name}.onnx", work / f"{recipe.stem}.json"
-    stored = _store(options.checkpoint / "ema.safetensors", weights, recipe, pictures)
+    stored = _store(source, weights, recipe, pictures)
     _say(f"weights: {stored['stored']}, maps differ by at most {stored['largest_difference']:.1e}")
     difference = export_weights(recipe, weights, onnx)
     _say(f"exported: torch and ONNX differ by at most {difference:.1e}")
@@ -116,25 +120,30 @@ def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Pat
         if options.sod is not None:
             sod = EvaluationSet(options.sod)
             sets["SOD"] = (sod, sod.stems)
-        for key, (source, stems) in sets.items():
-            scores[key], worst[key] = model_card.score(runtime, source, stems)
+        for key, (scored, stems) in sets.items():
+            scores[key], worst[key] = model_card.score(runtime, scored, _spread(stems, options.score_images))
             made.append(work / f"worst-{key.lower()}.png")
             model_card.write_worst(worst[key], made[-1])
             _say(f"{key}: {scores[key]}")
         model_card.write_photographs(runtime, work / "photographs.jpg")
-    runs, validations = model_card.read_history(_logs(options), record["images_seen"])
-    model_card.draw_history(validations, work / "curve.svg")
+    runs, validations = [], []
+    if record is not None:
+        runs, validations = model_card.read_history(_logs(options), record["images_seen"])
+        model_card.draw_history(validations, work / "curve.svg")
+        made.append(work / "curve.svg")
     hours = [run["hours"] for run in runs]
     card = {
         "name": name,
         "parameters": networks.config(name).num_parameters,
         "sha256": {weights.name: sha256_of(weights), onnx.name: sha256_of(onnx)},
         "data": f"DUTS-TR without the hold-out sorted(stems)[::20]: {len(trained_on):,} of {len(pairs):,} pairs",
+        "derived_from": networks.config(name).derived_from or None,
+        "made_of": None if record is not None else {"file": options.weights.name, "sha256": sha256_of(options.weights)},
         "training": {
             "note": options.note,
-            "last_recipe": record["recipe"],
+            "last_recipe": record["recipe"] if record is not None else None,
             "images_seen": sum(run["images_seen"] for run in runs),
-            "hours": options.hours or (round(sum(hours), 2) if all(hours) else None),
+            "hours": options.hours or (round(sum(hours), 2) if hours and all(hours) else None),
             "hardware": options.hardware,
             "runs": runs,
         },
@@ -159,17 +168,35 @@ def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Pat
         weights,
         onnx,
         *made,
-        *(work / file for file in ("card.json", "README.md", "curve.svg", "photographs.jpg", "fp16.csv")),
+        *(work / file for file in ("card.json", "README.md", "photographs.jpg", "fp16.csv")),
     ]
     return name, beside, table_file
+
+
+def _source(options: argparse.Namespace, work: Path) -> tuple[str, Path, dict[str, Any] | None]:
+    """Return the network, a file of its weights, and the record of the run that they come from, ``None`` where none is given."""
+    if options.checkpoint is not None:
+        record = read_record(options.checkpoint)
+        return record["recipe"]["network"], options.checkpoint / "ema.safetensors", record
+    recipe = weights_recipe(options.weights, "fp32", model=options.model)
+    network = networks.create(recipe.model)
+    networks.load_weights(network, options.weights)
+    source = work / "given.safetensors"
+    save_file(network.state_dict(), source, networks.WeightsMetadata(recipe.model, recipe.preprocessing).to_strings())
+    return recipe.model, source, None
+
+
+def _spread(stems: Sequence[str], count: int | None) -> list[str]:
+    """Return so many stems, evenly spread; all where there are no more or no count is given."""
+    count = min(count or len(stems), len(stems))
+    return [stems[k * len(stems) // count] for k in range(count)]
 
 
 def _pictures(pairs: EvaluationSet, stems: Sequence[str], count: int, folder: Path) -> list[Path]:
     """Copy pictures that were trained on into a folder, evenly spread over them; return the files."""
     folder.mkdir()
-    count = min(count, len(stems))
     found = []
-    for stem in (stems[k * len(stems) // count] for k in range(count)):
+    for stem in _spread(stems, count):
         place = pairs.images[stem]
         found.append(folder / (stem.replace(os.sep, "-") + Path(place.name).suffix))
         found[-1].write_bytes(place.read())

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--calib", type=Path, required=True, help="folder of images to calibrate on")
     parser.add_argument("--clip", type=Path, required=True, help="video to run on")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, engines, clips and results")
-    parser.add_argument("--networks", nargs="+", default=networks.names(), choices=networks.names())
+    parser.add_argument("--networks", nargs="+", default=sorted(SMALLEST), choices=sorted(SMALLEST))
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--smallest", action="store_true", help="at the smallest sizes, to prove that everything runs")
@@ -227,7 +227,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 def report(options: argparse.Namespace) -> None:
     """Draw the curves and put the tables between the marks in ``networks.md``."""
-    found = {name: results for name in networks.names() if (results := read_results(options.out / name))}
+    found = {name: results for name in sorted(SMALLEST) if (results := read_results(options.out / name))}
     if not found:
         raise SystemExit(f"nothing was done yet in {options.out}")
     for name, results in found.items():

@@ -168,5 +168,5 @@ def test_a_model_that_was_not_scored_on_sod_is_listed_all_the_same(
     scores = {"hold-out": next(iter(model.card["scores"].values()))}
     monkeypatch.setattr(zoo, "shipped", lambda _: dataclasses.replace(model, card=model.card | {"scores": scores}))
     models.command()
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if "1131181" in line]
-    assert row.count("–") == 2
+    rows = [line for line in capsys.readouterr().out.splitlines() if "1131181" in line]
+    assert [row.count("–") for row in rows] == [2] * len(zoo.names())

@@ -19,7 +19,7 @@ def weights_recipe(
     """Return the recipe for a weights file.
 
     Weights trained here say which network they belong to and what it was fed. The authors' say neither: they are taken to be
-    ``model``'s, fed as its authors feed it.
+    ``model``'s, fed as its authors feed it. Those of a network that ``model`` was derived from are ``model``'s too.
 
     Args:
         weights: State dict as :func:`trainer.networks.load_weights` takes it.
@@ -40,9 +40,9 @@ def weights_recipe(
         raise UsageError(
             f"{weights} does not say which network it belongs to", hint=f"--model NAME, of {', '.join(networks.names())}"
         )
-    if about is not None and model not in (None, about.network):
+    if about is not None and model is not None and about.network not in (model, networks.config(model).derived_from):
         raise UsageError(f"{weights} holds weights of {about.network}, not of {model}", hint=f"--model {about.network}")
-    name = about.network if about is not None else str(model)
+    name = about.network if model is None else model
     found = recipe or network_recipe(name, precision)
     if recipe is None or "preprocessing" not in recipe.model_fields_set:
         fed = about.preprocessing if about is not None else networks.config(name).preprocessing

@@ -55,7 +55,7 @@ def _list(as_json: bool) -> None:
     rows, records = [], []
     for name in zoo.names():
         model = zoo.shipped(name)
-        recipes = sorted(path.stem for path in assets.recipes().glob(f"{name}-*.toml"))
+        recipes = sorted(path.stem for path in assets.recipes().glob(f"{name}-[0-9]*.toml"))
         sod = model.card["scores"].get("SOD", {})  # whoever retrains it need not have that set
         records.append({"name": name, "recipes": recipes, "card": model.card})
         rows.append(

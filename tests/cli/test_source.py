@@ -62,6 +62,16 @@ def test_contradictions_are_named(trained: Path, silent: Path, tmp_path: Path) -
         weights_recipe(tmp_path / "absent.pth", "fp32", model="u2net")
 
 
+def test_a_variant_takes_the_weights_of_what_it_was_derived_from(trained: Path, silent: Path) -> None:
+    ours = weights_recipe(trained, "int8", model="u2netp-fast")
+    assert (ours.model, ours.size_hw, ours.preprocessing) == ("u2netp-fast", (320, 320), OURS)
+    assert weights_recipe(silent, "fp32", model="u2netp-fast").preprocessing == AUTHORS
+    assert weights_recipe(trained, "int8").model == "u2netp"
+    variant = zoo.shipped("u2netp-fast").weights
+    with pytest.raises(UsageError, match="weights of u2netp-fast, not of u2netp"):
+        weights_recipe(variant, "fp32", model="u2netp")
+
+
 def test_a_users_own_preprocessing_wins(trained: Path, silent: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     plain = 'model = "u2netp"\nsize_hw = [64, 64]\nprecision = "fp16"\n'
@@ -96,6 +106,18 @@ def test_a_silent_onnx_takes_the_named_models_recipe_or_a_plain_one(tmp_path: Pa
     ):
         with recipe_and_onnx(model=model, precision="fp32", onnx=path) as (recipe, _):
             assert (recipe.model, recipe.size_hw, recipe.preprocessing) == (name, (32, 64), fed)
+
+
+def test_logits_are_not_taken_for_a_map(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.onnx")
+    model = onnx.load(str(path))
+    sigmoid = model.graph.node[-1]
+    assert sigmoid.op_type == "Sigmoid"
+    sigmoid.op_type = "Identity"
+    onnx.save(model, str(path))
+    with pytest.raises(InputError, match=r"tiny\.onnx returns saliency from -?\d.* a saliency map is within \[0, 1\]"):
+        with recipe_and_onnx(model=None, precision="fp32", onnx=path):
+            pass
 
 
 def test_what_a_file_says_survives_and_the_first_output_alone_is_kept(tmp_path: Path) -> None:

@@ -90,6 +90,17 @@ def test_the_file_for_strong_typing_is_taken_from_10_on(version: tuple[int, int]
     assert isinstance(parse(content, "", (8, 6)), Fault), "its opset is beyond 17"
 
 
+@pytest.mark.parametrize(("version", "is_taken"), [((8, 5), False), ((8, 6), False), ((10, 3), True), ((11, 4), True)])
+def test_weights_that_are_integers_already_are_not_for_versions_before_10(version: tuple[int, int], is_taken: bool) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1, 1, 8, 8] x) => (float[1, 1, 8, 8] y)
+    <int8[1, 1, 1, 1] w = {3}, float[1] s = {0.5}, int8[1] z = {0}> {
+        f = DequantizeLinear <axis = 0> (w, s, z)
+        y = Conv (x, f)
+    }"""
+    found = parse(onnx.parser.parse_model(text).SerializeToString(), "", version)
+    assert isinstance(found, Graph) == is_taken, found
+
+
 def test_unsigned_bytes_are_cast_before_anything_else() -> None:
     text = """<ir_version: 8, opset_import: ["": 17]> g (uint8[1, 8, 8, 3] x) => (float[1, 3, 8, 8] y) {
         a = Transpose <perm = [0, 3, 1, 2]> (x)
@@ -122,12 +133,13 @@ def test_what_is_not_documented_is_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bapoolnet", "basnet", "poolnet", "srm", "u2net"])
+@pytest.mark.parametrize("name", ["bapoolnet", "basnet", "poolnet", "srm", "u2net", "u2netp-fast"])
 def test_every_network_exports_documented_operators(name: str, tmp_path: Path) -> None:
     from edgesod.export.torch_export import export_onnx
     from trainer import networks
 
-    assert set(networks.names()) == {"bapoolnet", "basnet", "poolnet", "srm", "u2net", "u2netp"}, "name new ones here"
+    known = {"bapoolnet", "basnet", "poolnet", "srm", "u2net", "u2netp", "u2netp-fast"}
+    assert set(networks.names()) == known, "name new ones here"
     export_onnx(_narrow(networks.create(name)), (128, 128), tmp_path / "network.onnx")
     assert _undocumented(Graph(onnx.load(str(tmp_path / "network.onnx")))) == set()
 

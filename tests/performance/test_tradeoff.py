@@ -82,18 +82,3 @@ def test_a_portrait_picture_gets_the_turned_network(script: ModuleType) -> None:
     oblong = script.Engine(224, 320)
     assert oblong.fit(np.empty((321, 481, 3))) == oblong
     assert oblong.fit(np.empty((481, 321, 3))) == script.Engine(320, 224)
-
-
-def test_without_its_last_stage_the_second_map_stands_in_for_the_first(script: ModuleType) -> None:
-    import torch
-
-    from trainer import networks
-
-    torch.manual_seed(0)
-    network = networks.create("u2netp").eval()
-    image = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        maps = network(image)[1:]
-        expected = network.outconv(torch.cat((maps[1], *maps[1:]), 1))
-        (found,) = script.WithoutLastStage(network).eval()(image)
-    torch.testing.assert_close(found, expected)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from edgesod import zoo
 from edgesod.calibration.table import check_table, read_table
 from edgesod.errors import OutputError
 from edgesod.files import sha256_of
@@ -113,6 +114,57 @@ def test_the_readmes_command_trains_and_ships(tmp_path: Path) -> None:
     assert (folder / "u2netp.safetensors").stat().st_size < 0.6 * (
         run / "checkpoint-000000008" / "ema.safetensors"
     ).stat().st_size
+
+
+@pytest.mark.slow
+def test_the_documented_command_ships_a_variant_of_given_weights(tmp_path: Path) -> None:
+    (line,) = re.findall(
+        r"^python (scripts/ship_checkpoint\.py .*?--model u2netp-fast.*)$", (ROOT / "docs/training.md").read_text("utf-8"), re.M
+    )
+    data, shipped = as_downloaded(tmp_path / "DUTS-TR"), tmp_path / "shipped"
+    sod = write_pairs(tmp_path / "SOD", 4)
+    words = [{"DUTS-TR": str(data), "SOD": str(sod)}.get(word, word) for word in shlex.split(line)]
+    assert {str(data), str(sod)} <= set(words)
+    words += ["--calib-images", "2", "--score-images", "2", "--into", str(shipped)]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+
+    folder, table_file = shipped / "edgesod" / "models" / "u2netp-fast", shipped / "calib" / "u2netp-fast-320.json"
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert card["sha256"] == {
+        path.name: sha256_of(path) for path in (folder / "u2netp-fast.safetensors", folder / "u2netp-fast.onnx")
+    }
+    assert card["derived_from"] == "u2netp"
+    assert card["made_of"] == {"file": "u2netp.safetensors", "sha256": sha256_of(zoo.shipped("u2netp").weights)}
+    assert (card["training"]["images_seen"], card["training"]["last_recipe"], card["hold_out"]) == (0, None, [])
+    assert {key: found["n"] for key, found in card["scores"].items()} == {"hold-out": 2, "SOD": 2}
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "not a published network" in text
+    assert "Training**: none of its own" in text
+    assert "u2netp's on SOD" in text
+    assert {path.name for path in folder.iterdir()} == {
+        *("README.md", "card.json", "fp16.csv", "photographs.jpg", "u2netp-fast.onnx", "u2netp-fast.safetensors"),
+        *("worst-hold-out.png", "worst-sod.png"),
+    }
+    check_table(read_table(table_file), folder / "u2netp-fast.onnx", recipe_for("u2netp-fast", "int8"))
+    session = onnxruntime.InferenceSession(folder / "u2netp-fast.onnx", providers=["CPUExecutionProvider"])
+    whole = networks.create("u2netp").eval()
+    networks.load_weights(whole, zoo.shipped("u2netp").weights)
+    x = preprocess(photograph(), recipe_for("u2netp-fast", "fp32"))
+    with torch.no_grad():
+        d2, *others = whole(torch.from_numpy(x))[2:]
+        expected = torch.sigmoid(whole.outconv(torch.cat((d2, d2, *others), 1))).numpy()
+    np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: x})[0], expected, atol=1 / 255)
+
+
+def test_the_card_of_a_variant_that_was_trained_names_its_teacher(card: ModuleType) -> None:
+    said = json.loads((zoo.shipped("u2netp").onnx.parent / "card.json").read_text(encoding="utf-8"))
+    said |= {"name": "u2netp-fast", "derived_from": "u2netp", "made_of": None}
+    said["training"]["last_recipe"]["teacher"] = {"network": "u2netp", "weights": None}
+    text = card.card_text(said)
+    assert "Its teacher was u2netp." in text
+    assert "images seen in 6 runs" in text
+    assert "## Hold-out over images seen" in text
 
 
 def test_weights_that_fp16_cannot_hold_are_shipped_as_they_are(tmp_path: Path, ship: ModuleType) -> None:

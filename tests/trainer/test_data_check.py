@@ -62,11 +62,11 @@ def test_every_fault_is_found_and_no_other(data: Path) -> None:
     expected = {
         "unreadable": ["000.jpg"],
         "truncated": ["001.jpg", "002.png"],
-        "sizes differ": ["003.jpg"],
+        "size mismatches": ["003.jpg"],
         "dark masks": ["004.png"],
         "orphans": ["005.jpg", "006.png"],
         "blank masks": ["003.png", "007.png"],
-        "grey masks": ["008.png"],
+        "non-binary masks": ["008.png"],
         "same file twice": ["010 = 009"],
         "near duplicates": ["011 ≈ 008"],
     }
@@ -87,6 +87,16 @@ def test_a_mask_is_dark_when_scoring_finds_no_object_in_it(data: Path, brightest
     scorer = SodScorer()
     scorer.add(mask / np.float32(255), mask)
     assert (scorer.scores()["max_f"] < 0.5) == is_dark
+
+
+@pytest.mark.parametrize("blank", [11, 12])
+def test_a_set_without_a_single_object_is_not_fit(data: Path, blank: int) -> None:
+    """SOC has pictures of nothing salient; a set of nothing else has lost its masks, to an alpha channel for one."""
+    for path in sorted((data / "masks").iterdir())[:blank]:
+        cv2.imwrite(str(path), np.dstack([np.zeros((48, 48, 3), np.uint8), cv2.imread(str(path), 0)]))
+    report = check(data)
+    assert len(_found(report)["blank masks"]) == blank
+    assert report.is_fit == (blank < 12)
 
 
 def test_soft_edges_are_counted_and_forgiven(data: Path) -> None:

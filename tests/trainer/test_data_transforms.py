@@ -19,7 +19,7 @@ from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Recipe
 from tests.helpers.pairs import write_pairs
 from trainer import networks
-from trainer.data.loader import ResumableOrder, TrainingSet, make_loader, normalise_batch
+from trainer.data.loader import ResumableOrder, TrainingSet, load, normalise_batch
 from trainer.data.transforms import Augmentation, augment
 from trainer.training.recipe import load_recipe
 
@@ -132,7 +132,7 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
 
     def batches(workers: int, seed: int = 1, seen: int = 0) -> list[torch.Tensor]:
         dataset = TrainingSet(source, source.stems, 32, Augmentation(), seed)
-        loader = iter(make_loader(dataset, ResumableOrder(8, 4, seed, seen), workers))
+        loader = load(dataset, ResumableOrder(8, 4, seed, seen), workers)
         return [next(loader)[0] for _ in range(3)]
 
     here = batches(0)
@@ -140,6 +140,19 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     assert torch.equal(batches(0, seen=4)[0], here[1])
     assert not torch.equal(batches(0, seed=2)[0], here[0])
     assert not torch.equal(here[0].sort(dim=0).values, here[2].sort(dim=0).values)
+
+
+def test_a_broken_picture_reads_the_same_from_a_worker(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "set", 4)
+    (data / "masks" / "002.png").write_bytes(b"")
+    source = EvaluationSet(data)
+    told = []
+    for workers in (0, 1):
+        with pytest.raises(InputError) as caught:
+            next(load(TrainingSet(source, source.stems, 32, Augmentation(), 0), ResumableOrder(4, 4, 0, 0), workers))
+        told.append((str(caught.value), caught.value.hint))
+    assert told[0] == told[1]
+    assert told[0][0].endswith("002.png cannot be decoded as a picture: the file is empty")
 
 
 def test_resize_of_the_recipe_reaches_the_pictures(tmp_path: Path) -> None:

@@ -19,14 +19,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgesod import zoo
 from edgesod.errors import UsageError
+from edgesod.processing.pictures import photograph
+from edgesod.processing.preprocess import preprocess
+from edgesod.recipe import recipe_for
 from trainer import networks
 from trainer.networks import layers, srm, u2net
 
-# name → parameters, state-dict keys, smallest size the tests use; from the authors' releases, but SRM's, whose exist for Caffe
+# name → parameters, state-dict keys, smallest size the tests use; from the authors' releases, but SRM's, whose exist for Caffe,
+# and u2netp-fast's, which is U²-NetP's less its last decoder stage: 14 blocks of 7 keys, and the head's two
 FACTS = {
     "u2net": (44_009_869, 798, 64),
     "u2netp": (1_131_181, 798, 64),
+    "u2netp-fast": (991_403, 698, 64),
     "basnet": (87_060_360, 517, 64),
     "poolnet": (68_261_057, 358, 128),
     "bapoolnet": (68_262_213, 366, 128),
@@ -61,11 +67,13 @@ def test_key_names_are_the_authors(named: tuple[str, nn.Module]) -> None:
     name, network = named
     if name == "srm":
         pytest.skip("SRM's weights exist for Caffe only")
-    expected = {"u2net": _u2net_keys, "u2netp": _u2net_keys, "basnet": _basnet_keys}.get(name, _poolnet_keys)()
+    expected = {"basnet": _basnet_keys}.get(name, _u2net_keys if name.startswith("u2net") else _poolnet_keys)()
     if name == "poolnet":
         expected |= {"score.score.weight", "score.score.bias"}
     elif name == "bapoolnet":
         expected |= {f"score_layers.{k}.score.{part}" for k in range(5) for part in ("weight", "bias")}
+    elif name == "u2netp-fast":
+        expected = {key for key in expected if not key.startswith(("stage1d.", "side1."))}
     assert network.state_dict().keys() == expected
 
 
@@ -112,7 +120,8 @@ def test_registry() -> None:
         assert record.name == name
         assert len(set(record.outputs)) == len(record.outputs)
         assert all(0 < s["mae"] < s["max_f"] < 1 for s in record.scores.values())
-        assert "DUTS-TE" in record.scores
+        assert ("DUTS-TE" in record.scores) == (record.derived_from == ""), "what was published was not this project's variant"
+        assert record.derived_from in ("", *networks.names())
     for look_up in (networks.create, networks.config):
         with pytest.raises(UsageError, match="there is no network 'u3net'") as caught:
             look_up("u3net")
@@ -184,6 +193,22 @@ def test_a_fixed_factor_upsamples_to_the_size_of_the_skip(monkeypatch: pytest.Mo
         monkeypatch.setattr(u2net, "upsample", by_size)
         for ours, theirs in zip(by_factor, network(x), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_u2netp_fast_is_u2netp_with_the_second_map_in_place_of_the_first() -> None:
+    weights = zoo.shipped("u2netp").weights
+    whole, fast = networks.create("u2netp").eval(), networks.create("u2netp-fast").eval()
+    networks.load_weights(whole, weights)
+    networks.load_weights(fast, weights)
+    x = torch.from_numpy(preprocess(photograph(), recipe_for("u2netp", "fp32")))[..., 32:224, 32:256]
+    with torch.no_grad():
+        d1, d2, *others = whole(x)[1:]
+        expected = whole.outconv(torch.cat((d2, d2, *others), 1))
+        found, *maps = fast(x)
+    assert float(torch.sigmoid(expected).std()) > 0.1
+    assert float((d1 - d2).abs().max()) > 0.1, "the two maps are not the same to begin with"
+    assert [torch.equal(ours, theirs) for ours, theirs in zip(maps, (d2, *others), strict=True)] == [True] * 5
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_srm_has_the_map_sizes_of_the_release() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torch.nn import functional as F
 
 from edgesod.errors import BackendError, CheckFailed, InputError, UsageError
 from tests.helpers.training import TINY, TinyNet, last_weights, tiny_recipe
@@ -30,8 +32,9 @@ ROOT = Path(__file__).parents[2]
         {"optimizer": "muon", "stage": {"lr": 2e-2, "lr_end": 0.0}},
         {"optimizer": "adamw", "stage": {"batch": 2, "accumulate": 2}},
         {"optimizer": "sgd", "precision": "bf16"},
+        {"network": "u2netp-fast", "teacher": {"network": "u2netp"}, "loss": {"bce": 1.0, "distill": 1.0}},
     ],
-    ids=lambda changes: changes["optimizer"],
+    ids=lambda changes: changes.get("optimizer", "teacher"),
 )
 def test_run_cut_in_two_ends_in_the_same_weights(pairs: str, tmp_path: Path, changes: dict[str, object]) -> None:
     recipe = tiny_recipe(24, checkpoint_every=8, **changes)
@@ -57,6 +60,30 @@ def test_workers_change_nothing(pairs: str, tmp_path: Path) -> None:
         Trainer(tiny_recipe(8), [pairs], tmp_path / str(workers), workers=workers).run()
     a, b = last_weights(tmp_path / "0"), last_weights(tmp_path / "1")
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_step_has_the_loss_and_gradients_of_a_plain_loop() -> None:
+    learner = Learner(tiny_recipe(loss={"bce": 1.0}, clip_norm=None), make_fabric("fp32"))
+    plain = copy.deepcopy(learner.module).to(memory_format=torch.contiguous_format).double().train()
+    # in float64, where rounding does not decide on which side of a ReLU a value falls
+    for module in (learner.module, learner.ema.module):
+        module.double()
+    fed: list[torch.Tensor] = []
+    learner.module.register_forward_pre_hook(lambda _, arguments: fed.append(arguments[0].double()) or fed[0])
+    learner.start()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    masks = torch.randint(0, 2, (4, 1, 32, 32), generator=generator, dtype=torch.uint8) * 255
+    found = learner.step([(images, masks, ["?"] * 4)], 1e-3, 0)
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=torch.float64).reshape(2, 3, 1, 1)
+    torch.testing.assert_close(fed[0], (images / images.double().amax((1, 2, 3), keepdim=True) - mean) / std, rtol=0, atol=1e-6)
+    assert fed[0].is_contiguous(memory_format=torch.channels_last)
+    loss = torch.stack([F.binary_cross_entropy(torch.sigmoid(y), masks.double() / 255) for y in plain(fed[0].contiguous())])
+    loss.sum().backward()
+    torch.testing.assert_close(found.total, loss.detach().sum(), rtol=1e-9, atol=0)
+    for name, parameter in learner.module.named_parameters():
+        wanted = plain.get_parameter(name).grad
+        torch.testing.assert_close(parameter.grad, wanted, rtol=0, atol=1e-6 * float(wanted.abs().max()) + 1e-9)
 
 
 def test_accumulated_gradient_is_that_of_the_whole_batch(pairs: str) -> None:

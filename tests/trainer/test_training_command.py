@@ -75,6 +75,11 @@ def test_run_is_not_overwritten_and_needs_a_folder(pairs: str, tmp_path: Path) -
     with pytest.raises(UsageError, match="holds a run already") as caught:
         train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "run", workers=0)
     assert "--resume" in caught.value.hint
+    with pytest.raises(UsageError, match="is a run, not one of its checkpoints") as caught:
+        train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "other", start_from=tmp_path / "run")
+    assert Path(caught.value.hint.removeprefix("--start-from ")) == tmp_path / "run" / "checkpoint-000000008"
+    with pytest.raises(UsageError, match=r"recipe\.toml is a file"):
+        train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "recipe.toml")
 
 
 def test_unknown_network_is_refused(pairs: str, tmp_path: Path) -> None:
@@ -92,7 +97,8 @@ def test_shipped_recipes_fit_their_networks(path: Path) -> None:
     _require_sizes(recipe)
     outputs = registry.config(recipe.network).outputs
     loss_of = DeepSupervision(recipe.loss, recipe.output_weights, outputs)
-    assert torch.isfinite(loss_of([torch.zeros(1, 1, 8, 8)] * len(outputs), torch.zeros(1, 1, 8, 8)).total)
+    blank = torch.zeros(1, 1, 8, 8)
+    assert torch.isfinite(loss_of([blank] * len(outputs), blank, blank).total)
     with torch.device("meta"):
         network = registry.create(recipe.network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}

@@ -157,8 +157,13 @@ def test_half_a_file_is_refused(network: nn.Module, tmp_path: Path, suffix: str)
 def test_a_file_that_is_not_there(network: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no weights file"):
         networks.load_weights(network, tmp_path / "weights.pth")
-    with pytest.raises(InputError, match="there is no weights file"):
+    with pytest.raises(InputError, match="is a folder, not a file of weights"):
         networks.load_weights(network, tmp_path)
+    (tmp_path / "checkpoint-000000008").mkdir()
+    (tmp_path / "checkpoint-000000008" / "ema.safetensors").touch()
+    with pytest.raises(InputError) as caught:
+        networks.weights_metadata(tmp_path)
+    assert caught.value.hint == f"give {tmp_path / 'checkpoint-000000008' / 'ema.safetensors'}"
 
 
 def _imagenet(blocks: dict[int, int], convolutions: int, *, projects_first: bool) -> State:

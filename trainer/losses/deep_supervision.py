@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgesod.errors import UsageError
 
-from .terms import TERMS
+from .terms import TAUGHT, TERMS
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,15 @@ class DeepSupervision:
         self.output_weights = list(output_weights) if output_weights is not None else None
         self.names = names
 
-    def __call__(self, outputs: Sequence[Tensor], truth: Tensor) -> LossParts:
+    def __call__(self, outputs: Sequence[Tensor], truth: Tensor, taught: Tensor | None = None) -> LossParts:
         """Return the loss of logit maps ``(N, 1, H, W)`` against truth ``(N, 1, H, W)`` in [0, 1].
 
         Half-precision logits are widened to float32 first; float64 stays float64.
+
+        Args:
+            outputs: Logits, the prediction first.
+            truth: What most terms compare them with.
+            taught: A teacher's prediction, likewise in [0, 1]: what ``distill`` compares every one of them with.
         """
         weights = self.output_weights if self.output_weights is not None else [1.0] * len(outputs)
         if len(weights) != len(outputs):
@@ -74,7 +79,12 @@ class DeepSupervision:
         for k, (logits, weight) in enumerate(zip(outputs, weights, strict=True)):
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             for name, term_weight in self.terms.items():
-                value = TERMS[name](logits, truth.to(logits.dtype))
+                target = taught if name in TAUGHT else truth
+                if target is None:
+                    raise UsageError(
+                        f"the loss term {name} needs a teacher", hint='teacher = { network = "u2netp" } in the recipe'
+                    )
+                value = TERMS[name](logits, target.to(logits.dtype))
                 weighted.append(weight * term_weight * value)
                 parts[f"{names[k]}/{name}"] = value.detach()
         return LossParts(torch.stack(weighted).sum(), parts)

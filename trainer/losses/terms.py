@@ -64,5 +64,17 @@ def _blur(x: Tensor) -> Tensor:
     return F.conv2d(x, window.view(1, 1, 1, -1), padding=(0, _SSIM_WINDOW // 2))
 
 
-TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"bce": bce, "bce_sum": bce_sum, "iou": iou, "ssim": ssim}
+TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": bce,
+    "bce_sum": bce_sum,
+    "distill": bce,
+    "iou": iou,
+    "ssim": ssim,
+}
 """Terms by the name recipes use."""
+
+TAUGHT = frozenset({"distill"})
+"""Those that take a teacher's map in place of the truth (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015).
+
+Their smallest value is not 0 but the entropy of that map.
+"""

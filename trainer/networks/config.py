@@ -52,6 +52,8 @@ class NetworkConfig:
         licence: Licence of that release (SPDX), empty when it states none.
         paper: Where it was published.
         speeds: Published speeds.
+        derived_from: The published network that this one, a variant of this project's own, was made from and whose weights it
+            takes; empty for a published network. Repository and licence are then empty, and ``paper`` is the original's.
     """
 
     name: str
@@ -64,6 +66,7 @@ class NetworkConfig:
     licence: str
     paper: Paper
     speeds: tuple[Speed, ...] = ()
+    derived_from: str = ""
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from pydantic import ValidationError
@@ -70,7 +71,7 @@ def create(name: str) -> nn.Module:
 
 
 def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a state dict, by name, into ``module``.
+    """Load a state dict, by name, into ``module``; a variant takes that of the network it was derived from as well.
 
     Args:
         module: What :func:`create` returned.
@@ -81,6 +82,8 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
             and missing ``num_batches_tracked`` counters are tolerated. ``module`` is as it was.
     """
     state = _read_state(Path(path))
+    if adapt := getattr(module, "adapt", None):
+        state = adapt(state)
     _require_fit(module.state_dict(), state, path, hint="name the network these weights belong to with --model")
     module.load_state_dict(state, strict=False)
 
@@ -92,8 +95,7 @@ def weights_metadata(path: str | os.PathLike[str]) -> WeightsMetadata | None:
         InputError: The file is missing or cannot be read, or says something that cannot be understood.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no weights file at {path}")
+    _require_file(path)
     if path.suffix != ".safetensors":
         return None
     try:
@@ -153,12 +155,24 @@ def freeze_batch_norm(module: nn.Module) -> None:
             part.requires_grad_(False).eval()
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        inside = sorted(path.glob("**/ema.safetensors"))
+        raise InputError(f"{path} is a folder, not a file of weights", hint=f"give {inside[-1]}" if inside else "")
     if not path.is_file():
         raise InputError(f"there is no weights file at {path}")
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    _require_file(path)
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what unpickling damaged bytes raises is anybody's guess
+    except UnpicklingError as error:  # torch's own words are advice to run whatever code a file brings along
+        raise InputError(
+            f"{path} cannot be read as a state dict: it is not a file that torch wrote, or holds more than tensors",
+            hint="give a .safetensors file, or a .pth that holds nothing but a state dict",
+        ) from error
+    except Exception as error:  # what reading damaged bytes raises is anybody's guess
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{path} cannot be read as a state dict: {reason}",

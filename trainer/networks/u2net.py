@@ -1,4 +1,4 @@
-"""U²-Net and U²-NetP: nested U-structures that keep resolution inside every stage.
+"""U²-Net, U²-NetP and a faster U²-NetP of this project's own: nested U-structures that keep resolution inside every stage.
 
 Architecture and key names follow the authors' release (Qin et al., "U²-Net: Going Deeper with Nested U-Structure for
 Salient Object Detection", Pattern Recognition 106, 2020, arXiv 2005.09007), so that the official ``u2net.pth`` and
@@ -45,26 +45,30 @@ _SMALL = {
     "stage2d": (6, 128, 16, 64),
     "stage1d": (7, 128, 16, 64),
 }
+_FAST = {name: channels for name, channels in _SMALL.items() if name != "stage1d"}
 
 
 class U2Net(nn.Module):
-    """The two-level nested U-structure with six side outputs and one fused output.
+    """The two-level nested U-structure with a side output per decoder stage and one fused output.
 
     Args:
-        stages: ``(depth, in, mid, out)`` channels of each of the eleven stages, by name.
+        stages: ``(depth, in, mid, out)`` channels of each of the eleven stages, by name. Without ``stage1d``, the last one,
+            there is no ``side1`` either.
 
     ``forward`` takes float ``(N, 3, H, W)`` with H and W multiples of 32 and returns seven logit maps
-    ``(N, 1, H, W)``: the fused ``d0`` first, then the side outputs ``d1`` … ``d6``.
+    ``(N, 1, H, W)``: the fused ``d0`` first, then the side outputs ``d1`` … ``d6``; six without ``d1`` where ``stage1d`` is
+    left out.
     """
 
     def __init__(self, stages: dict[str, tuple[int, int, int, int]]) -> None:
         super().__init__()
         for name, (depth, c_in, c_mid, c_out) in stages.items():
             self.add_module(name, RSU(depth, c_in, c_mid, c_out) if depth else RSU4F(c_in, c_mid, c_out))
-        sides = [stages[name][3] for name in ("stage1d", "stage2d", "stage3d", "stage4d", "stage5d", "stage6")]
-        for k, channels in enumerate(sides, 1):
+        self.first_side = 1 if "stage1d" in stages else 2
+        for k in range(self.first_side, 7):
+            channels = stages[f"stage{k}d" if k < 6 else "stage6"][3]
             self.add_module(f"side{k}", nn.Conv2d(channels, 1, 3, padding=1))
-        self.outconv = nn.Conv2d(len(sides), 1, 1)
+        self.outconv = nn.Conv2d(7 - self.first_side, 1, 1)
 
     def forward(self, x_NCHW: Tensor) -> list[Tensor]:
         require_multiple_of_32(x_NCHW, "U²-Net")
@@ -76,11 +80,17 @@ class U2Net(nn.Module):
             if k < 6:
                 x = halve(x)
         sides = [self.get_submodule("side6")(x)]
-        for k in range(5, 0, -1):
+        for k in range(5, self.first_side - 1, -1):
             x = self.get_submodule(f"stage{k}d")(torch.cat((upsample(x), encoder[k - 1]), 1))
             sides.insert(0, self.get_submodule(f"side{k}")(x))
-        maps = [sides[0]] + [upsample(side, 2**k) for k, side in enumerate(sides[1:], 1)]
+        maps = [side if k == 1 else upsample(side, 2 ** (k - 1)) for k, side in enumerate(sides, self.first_side)]
         return [self.outconv(torch.cat(maps, 1)), *maps]
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state dict as this network takes it: a whole network's without its last stage where this one has none."""
+        fuse = state.get("outconv.weight")
+        is_whole = fuse is not None and fuse.shape == (1, 6, 1, 1)
+        return without_last_stage(state) if is_whole and self.first_side == 2 else state
 
 
 class RSU(nn.Module):
@@ -157,6 +167,25 @@ def u2netp() -> U2Net:
     return U2Net(_SMALL)
 
 
+def u2netp_fast() -> U2Net:
+    """U²-NetP without its last decoder stage, 991,403 parameters: this project's own variant, not a published network.
+
+    That stage works at full size and has half of all multiplications.
+    """
+    return U2Net(_FAST)
+
+
+def without_last_stage(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the state dict of a U²-NetP into that of a :func:`u2netp_fast`.
+
+    ``stage1d`` and ``side1`` are dropped. In the trained sum of the side maps the second, of half the size, stands in for the
+    first: it gets the weights of both. All other values are as they were, so the maps d2 … d6 stay the same.
+    """
+    fuse = state["outconv.weight"].float()  # a stored sum of halves would be rounded once more
+    kept = {key: value for key, value in state.items() if not key.startswith(("stage1d.", "side1."))}
+    return kept | {"outconv.weight": torch.cat((fuse[:, :1] + fuse[:, 1:2], fuse[:, 2:]), 1)}
+
+
 _PAPER = Paper(
     "U²-Net: Going Deeper with Nested U-Structure for Salient Object Detection", "Pattern Recognition 106, 2020", "2005.09007"
 )
@@ -186,5 +215,17 @@ CONFIGS = (
         licence="Apache-2.0",
         paper=_PAPER,
         speeds=(Speed(40, (320, 320), "GTX 1080 Ti", "arXiv 2005.09007 abstract"),),
+    ),
+    NetworkConfig(
+        name="u2netp-fast",
+        constructor=u2netp_fast,
+        size_hw=(320, 320),
+        preprocessing=AUTHORS_IMAGENET,
+        outputs=tuple(output for output in _OUTPUTS if output != "d1"),
+        num_parameters=991_403,
+        repository="",
+        licence="",
+        paper=_PAPER,
+        derived_from="u2netp",
     ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lightning_fabric import Fabric
 
 from edgesod.evaluation.pairs import EvaluationSet
-from trainer.data.loader import ResumableOrder, TrainingSet, make_loader
+from trainer.data.loader import ResumableOrder, TrainingSet, load
 
 from .learner import Batch
 from .recipe import Stage, TrainingRecipe
@@ -29,5 +29,5 @@ def batches_of(
     """
     dataset = TrainingSet(source, stems, stage.size, recipe.augmentation, recipe.seed, recipe.resize)
     order = ResumableOrder(len(stems), stage.batch, recipe.seed, seen, fabric.global_rank, fabric.world_size)
-    for images, masks, names in make_loader(dataset, order, workers):
+    for images, masks, names in load(dataset, order, workers):
         yield images.to(fabric.device), masks.to(fabric.device), names

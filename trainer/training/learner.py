@@ -18,6 +18,7 @@ from .checkpoint import load_checkpoint, read_record, save_checkpoint
 from .ema import Ema
 from .optimizer import make_optimizer, set_learning_rate
 from .recipe import TrainingRecipe
+from .teacher import Teacher
 
 Batch = tuple[Tensor, Tensor, Sequence[str]]
 """uint8 images ``(N, 3, H, W)``, uint8 masks ``(N, 1, H, W)`` and the stem of each."""
@@ -27,7 +28,7 @@ class Learner:
     """A network in training.
 
     Args:
-        recipe: Which network, loss and optimiser.
+        recipe: Which network, loss, teacher and optimiser.
         fabric: Where to compute.
 
     Attributes:
@@ -35,6 +36,7 @@ class Learner:
         module: The network itself, whatever wraps it for several processes.
         ema: The average of its weights.
         has_frozen_norm: Whether batch normalisation stays as the backbone's file had it.
+        teacher: What it learns from besides the truth, ``None`` where the recipe has none.
     """
 
     def __init__(self, recipe: TrainingRecipe, fabric: Fabric) -> None:
@@ -44,6 +46,7 @@ class Learner:
         self.about = networks.WeightsMetadata(recipe.network, preprocessing)
         self.loss_of = DeepSupervision(recipe.loss, recipe.output_weights, config.outputs)
         _require_sizes(recipe)
+        self.teacher = Teacher(recipe.teacher, fabric) if recipe.teacher is not None else None
         torch.manual_seed(recipe.seed)
         # on the device from the start: an optimiser's state is loaded to where its parameters are
         self.module: nn.Module = networks.create(recipe.network).to(fabric.device, memory_format=torch.channels_last)
@@ -91,6 +94,7 @@ class Learner:
         record = {
             "recipe": self.recipe.model_dump(mode="json"),
             "torch": torch.__version__,
+            "teacher": self.teacher.about if self.teacher is not None else None,
             "has_frozen_norm": self.has_frozen_norm,
             "loss_scale": self.fabric.strategy.precision.state_dict(),
         }
@@ -119,8 +123,9 @@ class Learner:
         losses = []
         for k, (images, masks, stems) in enumerate(batches):
             x, truth = normalise_batch(images, masks, self.about.preprocessing)
+            taught = self.teacher(images) if self.teacher is not None else None
             with self.fabric.no_backward_sync(self.model, enabled=k < len(batches) - 1):
-                loss = self.loss_of(self.model(x.contiguous(memory_format=torch.channels_last)), truth)
+                loss = self.loss_of(self.model(x.contiguous(memory_format=torch.channels_last)), truth, taught)
                 if not torch.isfinite(loss.total):
                     raise CheckFailed(
                         f"the loss is {float(loss.total.detach())} after {seen} images, in the batch {', '.join(stems)}",
@@ -137,11 +142,12 @@ class Learner:
 
 
 def _require_sizes(recipe: TrainingRecipe) -> None:
-    """Raise ``UsageError`` for a stage of a size that the network cannot be trained at, before a run gets there."""
+    """Raise ``UsageError`` for a stage of a size that the network or its teacher cannot take, before a run gets there."""
+    both = (recipe.network, recipe.teacher.network) if recipe.teacher is not None else (recipe.network,)
     with torch.device("meta"):
-        network = networks.create(recipe.network)
-        for k, stage in enumerate(recipe.stages, 1):
-            try:
-                network(torch.empty(stage.batch, 3, stage.size, stage.size))
-            except ValueError as error:
-                raise UsageError(f"stage {k} of the recipe: {error}", hint="another size or batch") from error
+        for network in map(networks.create, both):
+            for k, stage in enumerate(recipe.stages, 1):
+                try:
+                    network(torch.empty(stage.batch, 3, stage.size, stage.size))
+                except ValueError as error:
+                    raise UsageError(f"stage {k} of the recipe: {error}", hint="another size or batch") from error

@@ -10,7 +10,7 @@ from edgesod.errors import CheckFailed
 from edgesod.evaluation.pairs import EvaluationSet
 from trainer import networks
 from trainer.data.split import hold_out
-from trainer.losses import LossParts
+from trainer.losses import TAUGHT, LossParts
 
 from .batches import batches_of
 from .devices import make_fabric
@@ -28,7 +28,7 @@ class Overfit:
 
     Attributes:
         steps: Steps taken.
-        first, last: Loss of the prediction, the terms weighted, side outputs not counted.
+        first, last: Loss of the prediction, the terms weighted, side outputs and the teacher's term not counted.
     """
 
     steps: int
@@ -82,4 +82,6 @@ def overfit_one_batch(
 
 
 def _loss_of(loss: LossParts, output: str, recipe: TrainingRecipe) -> float:
-    return sum(weight * float(loss.parts[f"{output}/{term}"]) for term, weight in recipe.loss.items())
+    # a teacher's term cannot fall below the entropy of its maps
+    terms = {term: weight for term, weight in recipe.loss.items() if term not in TAUGHT} or recipe.loss
+    return sum(weight * float(loss.parts[f"{output}/{term}"]) for term, weight in terms.items())

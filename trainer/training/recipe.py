@@ -12,6 +12,7 @@ from edgesod.files import read_toml
 from edgesod.processing.resize import ResizeMode
 from edgesod.recipe import problems
 from trainer.data.transforms import Augmentation
+from trainer.losses import TAUGHT
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -36,6 +37,14 @@ class Stage(_Strict):
     """Learning rate at its end, reached along a cosine; constant when left out."""
 
 
+class TeacherRecipe(_Strict):
+    """A trained network whose prediction the loss term ``distill`` pulls every output to."""
+
+    network: str
+    weights: Path | None = None
+    """State dict file; the package's own weights of that network when left out."""
+
+
 class TrainingRecipe(_Strict):
     """Everything that decides the outcome of a run, besides the pictures themselves."""
 
@@ -45,6 +54,8 @@ class TrainingRecipe(_Strict):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     loss: dict[str, float] = {"bce": 1.0}
     """Term → weight; the terms are those of :mod:`trainer.losses`."""
+    teacher: TeacherRecipe | None = None
+    """Goes with the loss term ``distill``, and that with it."""
     output_weights: tuple[float, ...] | None = None
     """One weight per output of the network, the prediction first; 1 each when left out."""
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = "adamw"
@@ -75,6 +86,12 @@ class TrainingRecipe(_Strict):
     def _shares_fit_the_optimizer(self) -> TrainingRecipe:
         if self.lr_shares and self.optimizer == "muon":
             raise ValueError("lr_shares do not go with muon, which shares the learning rate out itself")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_is_heard(self) -> TrainingRecipe:
+        if (self.teacher is not None) != bool(TAUGHT & self.loss.keys()):
+            raise ValueError("a teacher goes with the loss term distill, and that with a teacher")
         return self
 
     @model_validator(mode="after")
