@@ -1,9 +1,10 @@
 """Measure how OpenVINO's threads are best set up: pinned to cores or not, work shared out evenly or as it comes.
 
-    python benchmarks/openvino_threads.py --onnx engines/u2netp-320-int8/engine.onnx
+    python benchmarks/openvino_threads.py --onnx engines/u2netp-320-int8/engine.onnx --document docs/performance.md
 
 Each setting runs the network alone, and beside a thread that compresses 25 720p pictures a second, as a run with an output file
-does. Interleaved rounds; prints one JSON object with the median, and the median ratio to OpenVINO's own choice, per setting.
+does. Interleaved rounds; prints one JSON object with the median, and the median ratio to OpenVINO's own choice, per setting, and
+writes the same as a table.
 """
 
 from __future__ import annotations
@@ -12,19 +13,26 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import openvino as ov
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # which share what writes a document
+from documents import replace_between, say
+
+from edgesod.manifest import this_device
 from edgesod.processing.pictures import photograph
 from edgesod.runtime.threads import resolve_threads
 from edgesod.timing import ROUNDS, interleaved, round_ratios
 
+PLACES = ("alone", "beside a sink")
 SETTINGS: dict[str, dict[str, object]] = {
     "default": {},
     "pinned": {"ENABLE_CPU_PINNING": True},
@@ -32,6 +40,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "unpinned, as it comes": {"ENABLE_CPU_PINNING": False, "TBB_PARTITIONER": "AUTO"},
 }
 RUNS = 8
+BEGIN, END = "<!-- threads: written by benchmarks/openvino_threads.py -->", "<!-- end of threads -->"
 
 
 def main() -> None:
@@ -40,6 +49,7 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, required=True, help="a network of fixed shape")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--document", type=Path, help="document whose table is written anew")
     wanted = parser.parse_args()
     core = ov.Core()
     base = {
@@ -58,14 +68,26 @@ def main() -> None:
         request.infer([tensor], share_inputs=True)
         return ((time.perf_counter() - began) * 1e3,)
 
-    report: dict[str, object] = {"cores": len(os.sched_getaffinity(0)), "rounds": wanted.rounds}
-    for place in ("alone", "beside a sink"):
+    report: dict[str, Any] = {
+        "cpu": this_device().name,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": base["INFERENCE_NUM_THREADS"],
+        "rounds": wanted.rounds,
+    }
+    for place in PLACES:
+        say(f"timing, {place}")
         stop = threading.Event()
         sink = threading.Thread(target=_compress, args=(stop,))
         if place != "alone":
             sink.start()
         runs = [partial(ms, request) for request in requests.values()]
-        found = interleaved(runs, wanted.rounds, runs_a_round=RUNS, of=statistics.fmean)
+        found = interleaved(
+            runs,
+            wanted.rounds,
+            runs_a_round=RUNS,
+            of=statistics.fmean,
+            on_round=lambda done: say(f"round {done} of {wanted.rounds}"),
+        )
         stop.set()
         times = {name: [one for (one,) in own] for name, own in zip(requests, found, strict=True)}
         report[place] = {
@@ -78,6 +100,22 @@ def main() -> None:
         if place != "alone":
             sink.join()
     print(json.dumps(report, indent=1))
+    if wanted.document:
+        replace_between(wanted.document, BEGIN, END, as_table(report))
+
+
+def as_table(report: dict[str, Any]) -> list[str]:
+    """Return the report as lines of Markdown."""
+    lines = [
+        f"{report['cpu']}, cores: {report['cores']}, threads: {report['threads']}, {report['rounds']} rounds.",
+        "",
+        "| threads of OpenVINO | alone, ms | × default | beside a sink, ms | × default |",
+        "|---|---|---|---|---|",
+    ]
+    for name in SETTINGS:
+        cells = [f"{report[place][name]['ms']:.1f} | {report[place][name]['ratio']:.2f}" for place in PLACES]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def _compress(stop: threading.Event) -> None:

@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--live", action="store_true", help="measure frame age with a source faster than the engine")
     parser.add_argument("--seconds", type=float, default=60.0)
     wanted = parser.parse_args()
+    cv2.setNumThreads(1)  # as `edgesod run` does: a stage is a thread
     if wanted.live:
         report = ages(wanted.seconds)
     elif wanted.clip and (wanted.engine or wanted.sleep_ms is not None):
@@ -70,6 +72,8 @@ def throughput(clip: Path, engine: Path | None, sleep_ms: float | None, num: int
                 begun_s = time.perf_counter()
                 arrangements[name]()
                 fps[name].append(num / (time.perf_counter() - begun_s))
+            shown = ", ".join(f"{name} {fps[name][-1]:.1f}" for name in names)
+            print(f"round {number + 1} of {rounds}, frames a second: {shown}", file=sys.stderr, flush=True)
     slowest = [min(fps[name][k] for name in ("capture", "inference", "sink")) for k in range(rounds)]
     ratios = {
         "of_slowest_stage": [p / s for p, s in zip(fps["pipelined"], slowest, strict=True)],

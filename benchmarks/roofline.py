@@ -1,6 +1,6 @@
 """How near U²-NetP, U²-Net and BASNet come to what this machine can do at most, in FP32 and INT8, and what bounds them.
 
-    python benchmarks/roofline.py --json roofline.json
+    python benchmarks/roofline.py --json roofline.json --document docs/performance.md
     python benchmarks/roofline.py --networks u2netp --rounds 3
 
 Needs torch, for the networks that are not shipped: these have random weights from a seed, BatchNorm settled on the photographs
@@ -23,6 +23,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # which share what writes a document
+from documents import replace_between, say
+
 from edgesod import build, zoo
 from edgesod.bench.compare import compare_speed
 from edgesod.bench.environment import environment
@@ -43,6 +46,7 @@ NETWORKS = {"u2netp": 320, "u2net": 320, "basnet": 256}
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 FIELDS = {"fp32": "fp32", "int8": "int8", "memory": "gb_s"}
 """What reached a peak is kept by the one name, the peak by the other."""
+BEGIN, END = "<!-- roofline: written by benchmarks/roofline.py -->", "<!-- end of roofline -->"
 ANYTHING = GateBounds(map_mae=1, mae_drift=1, max_f_drift=1)
 
 
@@ -54,6 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of engines and peaks; every physical core by default")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "roofline", help="folder for ONNX files and engines")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to a file")
+    parser.add_argument("--document", type=Path, help="document whose table is written anew")
     options = parser.parse_args()
     folders = {name: [engine(options.work, name, precision) for precision in PRECISIONS] for name in options.networks}
     peaks, times = [measure_peaks(options.threads)], {}
@@ -67,7 +72,10 @@ def main() -> None:
     report = summarise(folders, times, peaks) | {"rounds": options.rounds, "environment": environment(this_device())}
     if options.json:
         write_atomically(options.json, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    print(as_table(report))
+    lines = as_table(report)
+    print("\n".join(lines))
+    if options.document:
+        replace_between(options.document, BEGIN, END, lines)
 
 
 def engine(work: Path, name: str, precision: Precision) -> Path:
@@ -129,8 +137,8 @@ def summarise(folders: dict[str, list[Path]], times: dict[str, Any], peaks: list
     return {"threads": peaks[0].threads, "peaks": vars(best), "peaks_by": how, "networks": networks}
 
 
-def as_table(report: dict[str, Any]) -> str:
-    """Return the report as Markdown."""
+def as_table(report: dict[str, Any]) -> list[str]:
+    """Return the report as lines of Markdown."""
     peaks, environment_ = report["peaks"], report["environment"]
     lines = [
         f"{environment_['cpu']}, threads: {report['threads']}. Peaks: FP32 {1e3 * peaks['fp32']:.0f} Gop/s, INT8 "
@@ -147,12 +155,7 @@ def as_table(report: dict[str, Any]) -> str:
         )
     if any(found["weights_from"] != "shipped" for found in report["networks"].values()):
         lines += ["", "\\* random weights: for speed only"]
-    return "\n".join(lines)
-
-
-def say(text: str) -> None:
-    """Tell the person at the keyboard."""
-    print(text, file=sys.stderr, flush=True)
+    return lines
 
 
 if __name__ == "__main__":

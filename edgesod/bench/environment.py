@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ _PACKAGES = ("edgesod", "onnxruntime", "openvino", "tensorrt", "numpy", "opencv-
 
 
 def environment(device: Device, facts: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return machine, system, clocks and versions as one JSON-ready object; nothing in it is about a person or a place.
+    """Return the time (UTC), machine, system, clocks and versions as one JSON-ready object; nothing in it is about a person or a place.
 
     ``facts`` are the runtime's: on a GPU, which one it is, and why its CUDA graph is not replayed (``graph_reason``, else empty).
     What the machine does not tell is ``None``: a virtual machine seldom knows its clocks.
     """
     board = read_board()
     return {
+        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": device.name,
         "architecture": device.architecture,
         "int8_dot_product": device.int8_dot_product,

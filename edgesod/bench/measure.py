@@ -56,6 +56,7 @@ class BenchReport:
             "model": runtime.recipe.model,
             "precision": runtime.precision,
             "backend": runtime.backend,
+            "threads": runtime.threads,
             "size": list(runtime.recipe.size_hw),
             "frame": list(self.frame_hw),
             "throughput_fps": self.throughput_fps,

@@ -39,7 +39,11 @@ def page(value: dict[str, Any], report: BenchReport) -> str:
     name = f"{value['model']} {height}×{width} {value['precision'].upper()}"
     environment = value["environment"]
     frame_height, frame_width = value["frame"]
-    sub = f"{value['backend']} on {environment['cpu']}, {counted(environment['cores'], 'core')}; frames of {frame_width}×{frame_height}"
+    threads = f", {counted(value['threads'], 'thread')}" if value["threads"] else ""
+    sub = (
+        f"{value['backend']} on {environment['cpu']}, {counted(environment['cores'], 'core')}{threads}; "
+        f"frames of {frame_width}×{frame_height}; {environment['measured_at'][:16].replace('T', ' ')} UTC"
+    )
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in value["warnings"])
     cards = "\n".join(_cards(value, report))
     raw = escape(json.dumps(value, indent=1, ensure_ascii=False))
@@ -140,7 +144,7 @@ def _stages(stages_ms: dict[str, dict[str, float]]) -> str:
 
 
 def _facts(value: dict[str, Any]) -> str:
-    environment = dict(value["environment"])
+    environment = {key: said for key, said in value["environment"].items() if key != "measured_at"}  # that is at the top
     versions = environment.pop("versions")
     facts = {_WORDS.get(key, key.replace("_", " ")): said for key, said in environment.items() if said not in (None, {}, "")}
     facts |= {f"{name}, at most": f"{seen['highest']:.1f} °C" for name, seen in value["sensors"]["temperatures_c"].items()}
@@ -159,4 +163,5 @@ def _said(value: Any) -> str:
 
 def _card(title: str, hint: str, body: str, *, is_wide: bool = False) -> str:
     said = f'<p class="hint">{escape(hint)}</p>' if hint else ""
+    body = body.replace("<svg", '<div class="scroll"><svg').replace("</svg>", "</svg></div>")  # a phone is too narrow for plots
     return f'<section class="card{" wide" if is_wide else ""}"><h2>{escape(title)}</h2>{said}\n{body}\n</section>'

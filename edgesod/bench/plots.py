@@ -58,7 +58,9 @@ def histogram(values_ms: Sequence[float]) -> str:
     low, high = float(edges[0]), float(edges[-1])
     room = (high - low) * 0.2  # for the words beside the last line
     plot = Plot(
-        "latency histogram", Axis(low - room / 6, high + room, "end to end, ms"), Axis(0, float(counts.max()) * 1.25, "frames")
+        "latency histogram",
+        Axis(low - room / 6, high + room, "end to end, ms"),
+        Axis(0, float(counts.max()) * 1.25, "frames", is_whole=True),
     )
     for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         plot.bar(left, right, count, "one", f"{left:.2f} to {right:.2f} ms: {count}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgesod.bench.environment import environment
+from edgesod.bench.measure import MIN_ITERATIONS
+from edgesod.bench.svg import counted
 from edgesod.manifest import this_device
 from edgesod.runtime import Runtime
 from edgesod.stream import PipelineReport
@@ -24,6 +26,7 @@ def run_report(runtime: Runtime, pipeline: PipelineReport, **what: Any) -> dict[
         "size": list(runtime.recipe.size_hw),
         "precision": runtime.precision,
         "backend": runtime.backend,
+        "threads": runtime.threads,
         "frames": pipeline.frames,
         "dropped": pipeline.dropped,
         "late": pipeline.late,
@@ -38,13 +41,19 @@ def run_report(runtime: Runtime, pipeline: PipelineReport, **what: Any) -> dict[
 
 
 def run_report_text(report: dict[str, Any]) -> tuple[str, list[tuple[Any, ...]], list[str]]:
-    """Return a report as a headline, rows of ``(stage, p50, p90, p95, p99)`` in ms, and a line per paper figure."""
+    """Return a report as a headline, rows of ``(stage, p50, p90, p95, p99)`` in ms, and a line per paper figure.
+
+    A picture or two are no speed: where fewer frames were seen than ``edgesod bench`` would take, nothing is set beside the papers.
+    """
     height, width = report["size"]
     who = f"{report['model']} {height}×{width} {report['precision']}, {report['backend']} on {report['environment']['cpu']}"
-    headline = f"{who}: {report['frames']} frames, {report['fps']:.1f} fps end to end"
-    headline += "".join(f", {report[what]} {what}" for what in ("dropped", "late", "reconnects") if report[what])
+    headline = f"{who}: {counted(report['frames'], 'frame')}, {report['fps']:.1f} fps end to end"
+    headline += "".join(f", {report[what]} {what}" for what in ("dropped", "late") if report[what])
+    headline += f", {counted(report['reconnects'], 'reconnect')}" if report["reconnects"] else ""
     times_ms = report["stages_ms"] | {f"age at {name}": age for name, age in report["frame_age_ms"].items()}
     rows = [(name, s["p50"], s["p90"], s["p95"], s["p99"]) for name, s in times_ms.items()]
+    if report["frames"] < MIN_ITERATIONS:
+        return headline, rows, []
     lines = [
         f"{report['fps']:.1f} fps is {ratio:.2f} × the paper's {figure.fps:g} fps of {figure.model} "
         f"({figure.size}×{figure.size}, FP32, {figure.device}, network only)"

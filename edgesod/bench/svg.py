@@ -23,12 +23,14 @@ class Axis:
         low, high: Its ends; above 0 where it is logarithmic.
         label: What it shows, with the unit.
         is_log: Whether it is logarithmic.
+        is_whole: Whether it counts, so that there is nothing between two whole numbers.
     """
 
     low: float
     high: float
     label: str
     is_log: bool = False
+    is_whole: bool = False
 
     def at(self, value: float) -> float:
         """Return where a value lies: 0 at the low end, 1 at the high one, held within."""
@@ -47,7 +49,8 @@ class Axis:
             return [m * 10.0**power for power in powers for m in (1, 2, 5) if self.low <= m * 10.0**power <= self.high]
         step = round_step((self.high - self.low) / 6)
         first = math.ceil(self.low / step - 1e-9)
-        return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        ticks = [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        return [tick for tick in ticks if tick == round(tick)] if self.is_whole else ticks
 
 
 def round_step(step: float) -> float:
@@ -59,9 +62,12 @@ def round_step(step: float) -> float:
 
 
 def span(values: Sequence[float], margin: float = 0.08) -> tuple[float, float]:
-    """Return ends for an axis that shows all values with some room around them."""
+    """Return ends for an axis that shows all values with some room around them.
+
+    It never shows less than two per cent of the values: what moves by less is steady, and has to look so.
+    """
     low, high = min(values), max(values)
-    room = (high - low) * margin or abs(high) * margin or 1.0
+    room = max((high - low) * margin, max(abs(low), abs(high)) * 0.01) or 1.0
     return low - room, high + room
 
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from edgesod.cli.app import main
-
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line (:func:`edgesod.cli.app.main`); Ctrl-C while Python still reads its files ends it as later on."""
+    try:
+        from edgesod.cli.app import main as run
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    run()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +41,7 @@ def run_session(
     statistics: LiveStatistics | None = None,
 ) -> PipelineReport:
     """Run open sources through a runtime into open sinks and return what was measured; sources and sinks are closed."""
+    cv2.setNumThreads(1)  # every stage has a thread of its own; OpenCV's own ones would spin on the network's cores
     lengths = [source.num_frames for source in sources]
     known = [sum(n for n in lengths if n is not None)] if None not in lengths else []
     total = min([*known, *([max_frames] if max_frames else [])], default=None)

@@ -16,6 +16,7 @@ from edgesod.errors import UsageError
 
 if TYPE_CHECKING:
     from edgesod.processing.look import Look
+    from edgesod.web import PageSink
 
 NAME = "run"
 _TOKEN = "EDGESOD_TOKEN"
@@ -31,21 +32,36 @@ def command(
     image: Annotated[str | None, typer.Option(help="A picture or a folder of pictures.")] = None,
     source_options: Annotated[
         str,
-        typer.Option(metavar="NAME=VALUE,…", help="How sources are read: width, height, rate, flip, rotate, loop, start, …"),
+        typer.Option(
+            metavar="NAME=VALUE,…",
+            help="How sources are read: width, height (pixels), rate (fps), flip, rotate, loop, start, end (s), …",
+        ),
     ] = "",
     out: Annotated[
         list[str] | None,
         typer.Option(
-            help="A video, a picture, a folder, - (raw), ring://NAME, rtsp://HOST/NAME, display://0 or null; may be given several times."
+            help="A video, a picture, a folder, - (raw), out.jsonl (boxes), ring://NAME (masks), rtsp://HOST/NAME, display://0 or null; "
+            "may be given several times."
         ),
     ] = None,
     effect: Annotated[str, typer.Option(help="overlay, mask, cutout, blur, green, replace, outline or box.")] = "overlay",
-    threshold: Annotated[float | None, typer.Option(help="Saliency from which a pixel belongs to the mask.")] = None,
-    background: Annotated[Path | None, typer.Option(help="Picture or video for the effect replace.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Saliency from which a pixel belongs to the mask, between 0 and 1; the recipe's by default, 0.5."),
+    ] = None,
+    background: Annotated[
+        Path | None, typer.Option(help="Picture or video behind the subject, for the effect replace.")
+    ] = None,
     steady: Annotated[
-        str, typer.Option(metavar="NAME[=VALUE],…", help="Hold masks still: motion, hysteresis, area, holes, refine, every, …")
+        str,
+        typer.Option(
+            metavar="NAME[=VALUE],…",
+            help="Hold masks still: smooth, motion or flow; hysteresis, area, holes, refine, feather; every, similar.",
+        ),
     ] = "",
-    web: Annotated[str | None, typer.Option(metavar="[HOST]:PORT", help="Show a page to watch on.")] = None,
+    web: Annotated[
+        str | None, typer.Option(metavar="[HOST]:PORT", help="Show a page to watch on; :8080 is for this machine alone.")
+    ] = None,
     token: Annotated[
         str | None, typer.Option(envvar=_TOKEN, help="What a browser has to bring, where others can reach the page.")
     ] = None,
@@ -100,6 +116,8 @@ def command(
     precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
     options = parse_options(source_options)
     settings = parse_steady(steady) if steady else None
+    if background is not None and effect != "replace" and web is None:  # the page can switch to it
+        raise UsageError(f"--background is for the effect replace, and the effect is {effect}", hint="--effect replace")
     look = _look(effect, threshold, background)
     statistics = LiveStatistics()
     with sigterm_as_ctrl_c(), ExitStack() as stack:
@@ -107,6 +125,7 @@ def command(
         with ExitStack() as opening:
             sources = [opening.enter_context(interruptibly(partial(open_source, uri, options))) for uri in inputs]
             sinks = open_sinks(opening, sources, outs=outs, sheet=contact_sheet)
+            page: PageSink | None = None
             if web is not None:
                 from edgesod.web import open_page
 
@@ -115,6 +134,8 @@ def command(
                 _output.note(f"the page is at {page.url}")
             runtime = interruptibly(lambda: open_runtime(engine, model, precision, backend, threads, build_default=True))
             stack.callback(close_unless_stuck, runtime)
+            if page is not None:
+                page.show_engine(runtime)
             interruptibly(runtime.warm_up)
             opening.pop_all()  # from here on the pipeline closes sources and sinks
         pipeline = run_session(
@@ -135,7 +156,10 @@ def command(
             **look.as_dict(),
         )
     print_run_report(report, as_json=as_json)
-    if not sinks:
+    kept = [*_files(written), *([str(contact_sheet)] if contact_sheet else [])]
+    if kept and pipeline.frames:
+        _output.note(f"wrote {', '.join(kept)}")
+    elif not sinks:
         _output.note("nothing was written: --out FILE keeps the pictures")
     if pipeline.interrupted:
         raise KeyboardInterrupt
@@ -145,13 +169,21 @@ def _speak(log_format: str, outs: list[str]) -> None:
     if log_format not in ("text", "json"):
         raise UsageError(f"there is no log format {log_format!r}", hint="--log-format text or json")
     if log_format == "json":
+        _output.log_as_json()
+    if log_format == "json" or not os.environ.get("EDGESOD_DEBUG"):
         import cv2
 
-        _output.log_as_json()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its lines are text
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its lines are no JSON, and say less than our errors
     if "-" in outs:
         _output.leave_stdout_alone()
     _output.pass_on_the_log()
+
+
+def _files(outs: list[str]) -> list[str]:
+    """Return what of the outputs is on a disk."""
+    from edgesod.stream.uri import scheme_of
+
+    return [out for out in outs if scheme_of(out) in ("", "file") and out not in ("-", "null")]
 
 
 def _look(effect: str, threshold: float | None, background: Path | None) -> Look:

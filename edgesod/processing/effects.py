@@ -25,6 +25,7 @@ from edgesod.types import Result
 _TINT_BGR: Colour = (230, 40, 255)  # a magenta that few pictures hold
 _TINT_STRENGTH = 0.45
 _GREEN_BGR: Colour = (64, 177, 0)
+_SMOOTHING = 0.75  # pixels that an outline may be off
 _IDENTITY = np.arange(256, dtype=np.uint8)
 
 
@@ -143,7 +144,9 @@ def _outlined(picture: Picture, result: Result, region: Region, width: int) -> P
     part = np.ascontiguousarray(result.levels[region] >= round(255 * result.threshold)).view(np.uint8)
     if part.size:
         outlines, _ = cv2.findContours(part, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(region[1].start, region[0].start))
-        cv2.drawContours(picture, outlines, -1, _TINT_BGR, width, cv2.LINE_AA)
+        # smooth lines cost by the piece, and steps between pixels are nothing that anybody wants to see
+        smooth = [cv2.approxPolyDP(line, _SMOOTHING, True) for line in outlines]
+        cv2.drawContours(picture, smooth, -1, _TINT_BGR, width, cv2.LINE_AA)
     return picture
 
 

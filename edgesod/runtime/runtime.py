@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,9 @@ from edgesod.processing.postprocess import postprocess
 from edgesod.processing.preprocess import as_bgr, preprocess
 from edgesod.recipe import Precision, Recipe, recipe_for
 from edgesod.runtime.powers import StagesInputs, TimesStages
-from edgesod.runtime.select import AUTO, choose_backend, open_session
+from edgesod.runtime.select import AUTO, check_backend, choose_backend, open_session
 from edgesod.runtime.session import Session
+from edgesod.runtime.threads import resolve_threads
 from edgesod.types import Frame, Result, TensorSpec
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Runtime:
         precision: The recipe's.
         size_hw: Height and width of the network's input.
         backend: Name of the backend.
+        threads: CPU threads of the network; ``None`` on a GPU, and for a session that was given.
         reason: Why that one, in a sentence that starts with its name.
 
     One frame at a time; threads that share a runtime wait for each other.
@@ -60,7 +63,7 @@ class Runtime:
         InputError: There is no such engine or model, or its input is not one image or its output not one map.
         ManifestMismatch: The engine folder's files, this machine or the engine's tensors are not what its manifest says.
         BackendError: The backend cannot be had, or is not the one the engine was built for.
-        UsageError: Another precision than the engine folder's was asked for.
+        UsageError: Another precision than the engine folder's was asked for, or there is no backend of that name.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Runtime:
         backend: str = AUTO,
         threads: int | None = None,
     ) -> None:
+        check_backend(backend)
         if _is_folder(engine):
             self._open_folder(Path(engine), precision, backend, threads)
             return
@@ -79,7 +83,8 @@ class Runtime:
             name, reason = choose_backend("fp32", backend)
             # TensorRT runs no ONNX, so its fp32 is built like the other precisions
             if name != "tensorrt" and not _is_built_for(name, folder, recipe):
-                self._adopt(open_session(zoo.shipped(recipe.model).onnx, "fp32", name, threads), recipe, reason)
+                session = open_session(zoo.shipped(recipe.model).onnx, "fp32", name, threads)
+                self._adopt(session, recipe, reason, resolve_threads(threads))
                 return
         build = f"edgesod build --model {recipe.model} --{recipe.precision}" + (
             f" --backend {backend}" if backend != AUTO else ""
@@ -138,6 +143,7 @@ class Runtime:
         self,
         source: str | os.PathLike[str] | Source | Sequence[str | os.PathLike[str] | Source],
         *,
+        steady: str = "",
         statistics: LiveStatistics | None = None,
     ) -> Iterator[Result]:
         """Yield a result with its ``frame`` for each frame of a source, which is closed at the end.
@@ -147,20 +153,23 @@ class Runtime:
 
         Args:
             source: What :func:`~edgesod.stream.open_source` takes, or what it returned; or several of them.
+            steady: How masks are held still, as ``edgesod run --steady`` takes it: ``"motion,area"``.
             statistics: Fed while it goes on, for another thread to look at.
 
         Raises:
             InputError: The source cannot be read.
+            UsageError: ``steady`` names something else.
             SourceLost: A live source went away.
             DeviceError: The engine does not come back.
         """
         from edgesod.stream import open_source, stream_results  # of no concern to who brings own frames
 
+        process = self._run_frame if not steady else _steadied(steady, self._run)
         several = source if isinstance(source, Sequence) and not isinstance(source, str) else [source]
         with ExitStack() as stack:
             opened = [stack.enter_context(open_source(one) if isinstance(one, (str, os.PathLike)) else one) for one in several]
             stack.pop_all()  # from here on the threads that read them close them
-        yield from stream_results(opened, self._run_frame, statistics=statistics)
+        yield from stream_results(opened, process, statistics=statistics)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -202,9 +211,10 @@ class Runtime:
         except ManifestMismatch:
             session.close()
             raise
-        self._adopt(session, manifest.recipe, f"{name}: what {folder.name} was built and measured with")
+        reason = f"{name}: what {folder.name} was built and measured with"
+        self._adopt(session, manifest.recipe, reason, None if name == "tensorrt" else resolve_threads(threads))
 
-    def _adopt(self, session: Session, recipe: Recipe, reason: str) -> None:
+    def _adopt(self, session: Session, recipe: Recipe, reason: str, threads: int | None = None) -> None:
         try:
             _check_tensors(session, recipe)
         except InputError:
@@ -214,6 +224,7 @@ class Runtime:
         self.precision = recipe.precision
         self.size_hw = recipe.size_hw
         self.backend = session.backend
+        self.threads = threads
         self.reason = reason
         self._session = session
         self._input, self._output = session.inputs[0].name, session.outputs[0].name
@@ -261,6 +272,15 @@ class Runtime:
                 hint="have the source give that size, or build an engine for any size: leave out --frame-input",
             )
         return bgr[None]
+
+
+def _steadied(text: str, infer: Callable[[NDArray[np.uint8]], Result]) -> Callable[[Frame], Result]:
+    """Return what makes a result of a frame, steadied with those of its source that came before."""
+    from edgesod.processing.steady import Steady, parse_steady
+
+    settings = parse_steady(text)
+    steadies: defaultdict[int, Steady] = defaultdict(lambda: Steady(settings))
+    return lambda frame: steadies[frame.source](frame, infer)
 
 
 def is_built_from_shipped(folder: Path, recipe: Recipe) -> bool:

@@ -80,6 +80,16 @@ _BACKENDS = {
 _READ_ONNX = ("openvino", "onnxruntime")
 
 
+def check_backend(requested: str) -> None:
+    """Raise unless ``requested`` is ``"auto"`` or the name of a backend, installed or not.
+
+    Raises:
+        UsageError: There is no backend of that name.
+    """
+    if requested != AUTO and requested not in _BACKENDS:
+        raise UsageError(f"there is no backend {requested!r}", hint=f"backends: {AUTO}, {', '.join(_BACKENDS)}")
+
+
 def choose_backend(precision: Precision, requested: str = AUTO, *, reads_onnx: bool = False) -> tuple[str, str]:
     """Choose what runs an engine of some precision.
 
@@ -96,9 +106,8 @@ def choose_backend(precision: Precision, requested: str = AUTO, *, reads_onnx: b
             ``"auto"``: no backend can.
         UsageError: There is no backend of that name.
     """
+    check_backend(requested)
     if requested != AUTO:
-        if requested not in _BACKENDS:
-            raise UsageError(f"there is no backend {requested!r}", hint=f"backends: {AUTO}, {', '.join(_BACKENDS)}")
         if problem := _problem(requested, precision):
             raise BackendError(f"{requested} cannot be used: {problem.text}", hint=problem.remedy)
         return requested, f"{requested}: asked for, {_BACKENDS[requested].why[precision]}"

@@ -13,8 +13,8 @@ SOURCES = (
 """What :func:`edgesod.open_source` takes, for messages."""
 
 SINKS = (
-    "out.mp4 (.mov, .mkv) · out.png (.jpg, .webp, .bmp, .tiff) · folder/ · out_%04d.png · - (raw) · ring://NAME · rtsp://HOST/NAME · "
-    "display://0 · null"
+    "out.mp4 (.mov, .mkv) · out.png (.jpg, .webp, .bmp, .tiff) · folder/ · out_%04d.png · - (raw) · out.jsonl (boxes) · ring://NAME · "
+    "rtsp://HOST/NAME · display://0 · null"
 )
 """What :func:`edgesod.open_sink` takes, for messages."""
 

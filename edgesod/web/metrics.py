@@ -13,6 +13,7 @@ from edgesod import __version__
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _STATES = ("starting", "running", "reconnecting", "ended")
+_ENGINE = ("model", "size", "precision", "backend")
 _QUANTILES = {"p50": "0.5", "p95": "0.95"}
 
 Samples = list[tuple[dict[str, str], float]]
@@ -36,8 +37,17 @@ def _metrics(state: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Samples]
     yield (
         "info",
         "gauge",
-        "The version that runs and where its frames come from.",
-        [({"version": __version__, "source": now["source"]}, 1)],
+        "The version and the engine that run, and where frames come from.",
+        [
+            (
+                {
+                    "version": __version__,
+                    "source": now["source"],
+                    **{name: str(state["engine"].get(name, "")) for name in _ENGINE},
+                },
+                1,
+            )
+        ],
     )
     yield "state", "gauge", "1 for the state the run is in.", [({"state": s}, int(s == now["state"])) for s in _STATES]
     yield "uptime_seconds", "gauge", "Since the run began.", [({}, now["uptime_s"])]

@@ -35,10 +35,12 @@ class Monitor:
 
     Attributes:
         num_viewers: How many look at the pictures; told to the page, counted by whoever serves them.
+        engine: What runs, by name; empty until it is known.
     """
 
     def __init__(self, statistics: LiveStatistics, look: Look) -> None:
         self.num_viewers = 0
+        self.engine: dict[str, Any] = {}
         self._statistics = statistics
         self._look = look
         self._began_s = time.monotonic()
@@ -74,7 +76,8 @@ class Monitor:
         Returns:
             ``time_s`` since the page was opened, ``statistics`` (see
             :meth:`~edgesod.stream.statistics.LiveStatistics.snapshot`), ``look`` and the ``effects`` it may take, ``sensors`` with
-            ``temperatures_c`` and ``power_w`` by name, ``papers`` with the figures to compare with, ``viewers``.
+            ``temperatures_c`` and ``power_w`` by name, ``papers`` with the figures to compare with, ``viewers``, and ``engine``
+            with ``model``, ``size``, ``precision``, ``backend`` and the ``threshold`` that is its own, or nothing yet.
         """
         return {
             "time_s": self._time_s(),
@@ -84,6 +87,7 @@ class Monitor:
             "sensors": {"temperatures_c": self._sensors.temperatures_c, "power_w": self._power_w},
             "papers": _PAPERS,
             "viewers": self.num_viewers,
+            "engine": self.engine,
         }
 
     def history(self) -> dict[str, Any]:

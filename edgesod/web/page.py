@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -15,6 +15,9 @@ from edgesod.types import Frame, Result
 from edgesod.web.address import Address, bracketed, is_loopback, reachable_host
 from edgesod.web.monitor import Monitor
 from edgesod.web.pictures import Pictures
+
+if TYPE_CHECKING:
+    from edgesod.runtime import Runtime
 
 _START_WITHIN_S = 30
 
@@ -77,6 +80,17 @@ class PageSink(Sink):
         self._pictures = pictures
         self._monitor = monitor
         self._server = server
+
+    def show_engine(self, runtime: Runtime) -> None:
+        """Show what runs: the page is there before the engine is loaded."""
+        recipe = runtime.recipe
+        self._monitor.engine = {
+            "model": recipe.model,
+            "size": "{}×{}".format(*recipe.size_hw),
+            "precision": recipe.precision,
+            "backend": runtime.backend,
+            "threshold": recipe.postprocessing.threshold,
+        }
 
     def takes(self, frame: Frame) -> bool:
         """Tell whether a picture is worth drawing; see :meth:`Sink.takes`."""

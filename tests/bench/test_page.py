@@ -18,7 +18,7 @@ from edgesod.bench.measure import BenchReport
 from edgesod.bench.page import page, write_page
 from edgesod.bench.roofline import Peaks, Work, standing
 from edgesod.bench.soak import SoakReport, Window
-from edgesod.bench.svg import Axis, round_step
+from edgesod.bench.svg import Axis, number, round_step, span
 from edgesod.timing import LatencySummary
 from tests.helpers.engines import RECIPE
 from tests.helpers.sleeping import sleeping_runtime
@@ -155,6 +155,18 @@ def test_axes() -> None:
     assert Axis(41.2, 41.4, "").ticks() == pytest.approx([41.2, 41.25, 41.3, 41.35, 41.4])
     assert [round_step(step) for step in (0.7, 1, 1.1, 2.2, 3, 70, 0)] == [1, 1, 2, 2.5, 5, 100, 1]
     assert Axis(5, 5, "").at(5) == 0.5
+    assert Axis(0, 2.4, "", is_whole=True).ticks() == [0, 1, 2]
+    assert Axis(0, 12, "", is_whole=True).ticks() == [0, 2, 4, 6, 8, 10, 12]
+
+
+def test_what_hardly_moves_looks_steady() -> None:
+    low, high = span([311.87, 311.91], 0.25)
+    assert high - low > 0.02 * 311
+    assert len({number(tick) for tick in Axis(low, high, "").ticks()}) == len(Axis(low, high, "").ticks()), (
+        "labels say the same"
+    )
+    assert span([1.0, 3.0], 0.25) == (0.5, 3.5)
+    assert span([0.0, 0.0]) == (-1, 1)
 
 
 def test_it_is_written_whole_or_not_at_all(tmp_path: Path, measured: tuple[dict[str, Any], BenchReport]) -> None:

@@ -296,6 +296,23 @@ def test_stream(tmp_path: Path) -> None:
     assert not [t for t in threading.enumerate() if t.name == "edgesod-capture"]
 
 
+def test_a_steady_stream_averages_each_source_by_itself(tmp_path: Path) -> None:
+    for name, levels in (("a", (0, 90, 180)), ("b", (250, 120, 30))):
+        (tmp_path / name).mkdir()
+        for k, level in enumerate(levels):
+            cv2.imwrite(str(tmp_path / name / f"{k}.png"), np.full((20, 30, 3), level, np.uint8))
+    with _memory() as runtime:
+        averages: dict[int, np.ndarray] = {}
+        for result in runtime.stream([tmp_path / "a", tmp_path / "b"], steady="smooth=0.25"):
+            assert result.frame is not None
+            new, source = runtime(result.frame.image).map_hw, result.frame.source
+            averages[source] = new if source not in averages else 0.75 * averages[source] + 0.25 * new
+            np.testing.assert_allclose(result.map_hw, averages[source], atol=1e-6)
+        assert sorted(averages) == [0, 1]
+        with pytest.raises(UsageError, match="sparkle"):
+            next(runtime.stream(tmp_path / "a", steady="sparkle"))
+
+
 def test_stream_of_nothing(tmp_path: Path) -> None:
     with _memory() as runtime, pytest.raises(InputError):
         next(runtime.stream(str(tmp_path / "missing.mp4")))

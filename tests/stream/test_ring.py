@@ -128,11 +128,59 @@ def test_another_process_never_sees_a_torn_mask(name: str) -> None:
         writer.wait()
 
 
+def test_a_name_that_another_run_writes_to_is_refused(name: str) -> None:
+    with open_sink(f"ring://{name}") as first:
+        second = open_sink(f"ring://{name}")  # nothing is written yet: nobody owns the name
+        first.write(frame_of(0).image, frame_of(0), result_of(1))
+        with pytest.raises(OutputError, match="another run writes"):
+            open_sink(f"ring://{name}")
+        with pytest.raises(OutputError, match="another run writes"):
+            second.write(frame_of(1).image, frame_of(1), result_of(2))
+        second.close()
+        with open_ring(name) as reader:
+            found = reader.latest()
+            assert found is not None
+            assert found.index == 0
+    with open_sink(f"ring://{name}") as third:
+        third.write(frame_of(3).image, frame_of(3), result_of(3))
+        with open_ring(name) as reader:
+            assert not reader.is_finished
+
+
+def test_a_reader_hears_that_the_writer_was_killed_and_the_next_one_takes_its_place(name: str) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", _WRITE.replace("+ 2", "+ 60"), name])
+    try:
+        with open_ring(name, timeout_s=30) as reader:  # which is there before the writer
+            assert reader.wait(30) is not None
+            assert not reader.is_finished
+            writer.kill()
+            writer.wait()
+            began_s = time.perf_counter()
+            while reader.wait(60) is not None:
+                pass
+            assert reader.is_finished
+            assert time.perf_counter() - began_s < 30, "it waited for one that is gone"
+    finally:
+        writer.kill()
+        writer.wait()
+    with pytest.raises(InputError, match="killed"):
+        open_ring(name)
+    with open_sink(f"ring://{name}") as sink:
+        sink.write(frame_of(5).image, frame_of(5), result_of(5))
+        with open_ring(name) as reader:
+            found = reader.latest()
+            assert found is not None
+            assert found.index == 5
+
+
 def test_what_is_no_ring_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="no ring") as caught:
         open_ring(name)
     assert f"--out ring://{name}" in caught.value.hint
     ring_path(name).write_bytes(b"\0" * 4096)
+    with pytest.raises(InputError, match="version 1"):
+        open_ring(name)
+    ring_path(name).write_bytes(b"")
     with pytest.raises(InputError, match="version 1"):
         open_ring(name)
     for wrong in ("", "../x", "a/b", "ä"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -15,7 +17,7 @@ import pytest
 from edgesod.errors import BackendError, OutputError, UsageError
 from edgesod.stream import open_sink, open_source
 from edgesod.stream.sinks.pipe import PipeSink
-from edgesod.types import Frame
+from edgesod.types import Frame, Result
 from tests.helpers.video import pictures, presentation_times, shared_clip, stamp_of
 
 
@@ -282,3 +284,53 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path, name:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "File too large" in done.stdout
     assert names(tmp_path) == []
+
+
+# --- lines
+
+
+def result_at(x: int, y: int) -> Result:
+    """Return a result whose subject is 4×2 pixels from ``(x, y)`` on, in a picture of 32×16; none at -1."""
+    saliency = np.zeros((16, 32), np.float32)
+    if x >= 0:
+        saliency[y : y + 2, x : x + 4] = 1
+    return Result(saliency, (16, 32))
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_lines_say_where_the_subject_is(tmp_path: Path, is_live: bool) -> None:
+    path = tmp_path / "new" / "out.jsonl"
+    image = np.zeros((16, 32, 3), np.uint8)
+    with open_sink(path, is_live=is_live) as sink:
+        assert not sink.wants_picture
+        for k, at in enumerate(((3, 5), (-1, -1))):
+            sink.write(image, Frame(image, k, k / 30, "ü.png", time.perf_counter() - 1, source=k), result_at(*at))
+            assert (len(path.read_text("utf-8").splitlines()) if path.exists() else 0) == (k + 1 if is_live else 0)
+    first, second = map(json.loads, path.read_text("utf-8").splitlines())
+    assert (first["box"], first["centroid"], first["size"]) == ([3, 5, 4, 2], [4.5, 5.5], [32, 16])
+    assert (first["source"], first["index"], first["name"], first["time_s"]) == (0, 0, "ü.png", 0)
+    assert first["unix_s"] == pytest.approx(time.time() - 1, abs=60)
+    assert (second["box"], second["centroid"], second["index"], second["source"]) == (None, None, 1, 1)
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_of_lines_that_were_given_up_a_live_source_keeps_its_own(tmp_path: Path, is_live: bool) -> None:
+    image = np.zeros((16, 32, 3), np.uint8)
+    sink = open_sink(tmp_path / "out.jsonl", is_live=is_live)
+    sink.write(image, Frame(image, 0), result_at(0, 0))
+    sink.abort()
+    sink.close()
+    assert names(tmp_path) == (["out.jsonl"] if is_live else [])
+    with pytest.raises(OutputError, match="cannot write"):
+        open_sink("/proc/nowhere/out.jsonl", is_live=is_live)
+
+
+def test_a_full_disk_is_an_error_of_the_lines(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    (tmp_path / "out.jsonl").symlink_to("/dev/full")
+    image = np.zeros((16, 32, 3), np.uint8)
+    sink = open_sink(tmp_path / "out.jsonl", is_live=True)
+    with pytest.raises(OutputError, match="No space"):
+        sink.write(image, Frame(image, 0), result_at(0, 0))
+    sink.close()

@@ -82,6 +82,7 @@ def test_a_cut_off_video_yields_the_whole_frames_and_then_says_where_it_ends(cli
         gather(source, frames)
     assert 10 < len(frames) < 60
     assert f"damaged: {len(frames)} of" in str(caught.value)
+    assert caught.value.hint == f"--max-frames {len(frames)} keeps those"
     assert [frame.time_s for frame in frames] == pytest.approx([k / 25 for k in range(len(frames))])
     for frame, reference in zip(frames, whole, strict=False):
         np.testing.assert_array_equal(frame.image, reference)
@@ -208,6 +209,16 @@ def test_a_sequence_is_read_by_number(tmp_path: Path, pattern: str) -> None:
 
 
 # --- names
+
+
+def test_a_plain_path_takes_options_too(clip: Path, tmp_path: Path) -> None:
+    with open_source(f"{clip}?start=2&loop=1") as source:
+        assert stamps(source) == [*range(50, 60)] * 2
+    odd = clip.rename(tmp_path / "odd?loop=1")  # a file of that very name comes first
+    with open_source(str(odd)) as source:
+        assert stamps(source) == [*range(60)]
+    with pytest.raises(InputError, match="does not exist"):
+        open_source(str(tmp_path / "what?.mp4"))
 
 
 def test_a_missing_path_names_its_neighbours(clip: Path) -> None:

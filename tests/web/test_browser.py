@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from edgesod.stream.statistics import INFERENCE, RENDER, SINK
 from tests.helpers.page import LIMIT_S, Run
+from tests.helpers.sleeping import sleeping_runtime
 from tests.helpers.waiting import until
 
 CHROMIUM = shutil.which("chromium")
@@ -68,12 +70,20 @@ def open_tab(chromium: Any) -> Iterator[Callable[..., Any]]:
 
 @pytest.mark.parametrize(("size", "scheme"), [("desktop", "dark"), ("phone", "light")])
 def test_the_page_shows_and_switches(run: Run, open_tab: Callable[..., Any], size: str, scheme: str, tmp_path: Path) -> None:
+    with sleeping_runtime() as runtime:
+        run.page.show_engine(runtime)
+    for stage in ("capture", "preprocess", "inference", "postprocess", "steady", "render", "sink", "end_to_end"):
+        run.statistics.add_stages({stage: 5.0})
+    for hand_over in (INFERENCE, RENDER, SINK):
+        run.statistics.add_age(hand_over, 0.02)
     with run.going(6):
         tab = open_tab(run.page.url, size, scheme)
         tab.locator("body[data-state=running]").wait_for()
         assert tab.locator("#source").inner_text() == "camera"
         until(lambda: float(tab.locator("#fps").inner_text()) > 1, "a speed")
-        assert tab.locator("#stages li").count() == 2
+        assert tab.locator("#stages li").count() == 8
+        assert tab.locator("#engine").inner_text() == "tiny 32×48 FP32 · memory"
+        assert tab.locator("#threshold-value").inner_text() == "0.50, the model's own"
         first = shown(tab)
         until(lambda: (shown(tab) != first).any(), "another picture")
 

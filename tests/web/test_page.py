@@ -24,6 +24,7 @@ from edgesod.web import monitor, open_page, pictures
 from edgesod.web.address import Address
 from edgesod.web.metrics import as_prometheus
 from tests.helpers.page import LIMIT_S, Body, Run, events_of, parts_of
+from tests.helpers.sleeping import sleeping_runtime
 from tests.helpers.video import pictures as pictures_of
 from tests.helpers.video import stamp_of, write_clip
 from tests.helpers.waiting import until
@@ -192,8 +193,20 @@ def test_metrics_hold_whatever_a_name_holds(run: Run) -> None:
     state["sensors"] = {"temperatures_c": {"tj": 61.5}, "power_w": {name: 7.25}}
     samples = [s for family in text_string_to_metric_families(as_prometheus(state)) for s in family.samples]
     assert [s.labels["source"] for s in samples if s.name == "edgesod_info"] == [name]
+    assert [s.labels["model"] for s in samples if s.name == "edgesod_info"] == [""], "the engine is not loaded yet"
     assert [(s.labels["rail"], s.value) for s in samples if s.name == "edgesod_power_watts"] == [(name, 7.25)]
     assert [s.value for s in samples if s.name == "edgesod_temperature_celsius"] == [61.5]
+
+
+def test_what_runs_is_told_once_the_engine_is_loaded(run: Run) -> None:
+    assert get(run, "/api/state").json()["engine"] == {}
+    with sleeping_runtime() as runtime:
+        run.page.show_engine(runtime)
+    expected = {"model": "tiny", "size": "32×48", "precision": "fp32", "backend": "memory"}
+    assert get(run, "/api/state").json()["engine"] == expected | {"threshold": 0.5}
+    text = get(run, "/metrics").text
+    (info,) = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == "edgesod_info"]
+    assert {name: info.labels[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(

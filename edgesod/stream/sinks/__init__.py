@@ -24,12 +24,13 @@ def open_sink(
 
     Args:
         target: The suffix decides; without one it is a folder. ``file://`` may stand before a path. ``-`` is raw pictures on
-            standard output, ``ring://NAME`` masks in shared memory, ``rtsp://HOST/NAME`` a stream of a server's,
-            ``display://0`` a window, ``null`` keeps nothing.
+            standard output, ``.jsonl`` where the subject is, ``ring://NAME`` masks in shared memory, ``rtsp://HOST/NAME`` a
+            stream of a server's, ``display://0`` a window, ``null`` keeps nothing.
         fps: Nominal pictures per second of a video; ``None`` means 25. Only pictures without times of their own are paced
             by it, the others keep theirs.
         size_hw: Height and width of a video in pixels; ``None`` takes the first picture's.
-        is_live: Whether a video is of pictures that do not come again (:class:`~edgesod.stream.sinks.video.VideoSink`).
+        is_live: Whether a video or lines are of pictures that do not come again
+            (:class:`~edgesod.stream.sinks.video.VideoSink`).
 
     Returns:
         The sink; use it in a ``with`` statement.
@@ -70,6 +71,10 @@ def open_sink(
         return VideoSink(path, fps=fps, size_hw=size_hw, is_live=is_live)
     if suffix in IMAGE_SUFFIXES and not path.is_dir():
         return PictureSink(path)
+    if suffix == ".jsonl" and not path.is_dir():
+        from edgesod.stream.sinks.subjects import SubjectsSink
+
+        return SubjectsSink(path, is_live=is_live)
     if path.is_dir() or not suffix or target.endswith(("/", os.sep)):
         return FolderSink(path)
     raise UsageError(f"{redacted(str(path))}: the suffix {suffix} says neither video nor picture", hint=f"one of: {SINKS}")

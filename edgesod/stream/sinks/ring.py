@@ -21,10 +21,14 @@ The ring is a file in ``/dev/shm`` (which is what POSIX calls shared memory) tha
     and then the mask, uint8, height × width, 0 or 255
 
 A reader reads the sequence, the slot, and the sequence again: only where both are 2n + 2 did nobody write in between.
+
+The writer holds an exclusive ``flock`` on the file for as long as it lives: so a second one knows that the name is taken, and a reader
+that the writer is gone, also where it was killed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import struct
@@ -34,7 +38,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +58,7 @@ _COUNT_AT, _FINISHED_AT = 24, 32
 _SLOT = struct.Struct("<IIQIIQd4i")
 _HEAD_BYTES = 64
 _POLL_S = 0.001
+_OPEN_POLL_S = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +98,7 @@ class RingSink(Sink):
 
     Raises:
         UsageError: Not such a name.
+        OutputError: Another run writes to it.
     """
 
     wants_picture = False
@@ -100,6 +106,7 @@ class RingSink(Sink):
     def __init__(self, name: str) -> None:
         self.name = f"ring://{name}"
         self._path = ring_path(name)
+        self._refuse_a_second()
         self._map: mmap.mmap | None = None
         self._slot_bytes = 0
         self._num_written = 0
@@ -143,6 +150,7 @@ class RingSink(Sink):
         self._map.close()
         self._map = None
         self._path.unlink(missing_ok=True)
+        self._file.close()  # last: until then the name is ours
 
     def abort(self) -> None:
         """See :meth:`Sink.abort`."""
@@ -154,11 +162,27 @@ class RingSink(Sink):
     def _begin(self, mask_bytes: int) -> None:
         self._slot_bytes = _HEAD_BYTES + (mask_bytes + 63) // 64 * 64
         length = _HEADER.size + SLOTS * self._slot_bytes
+        self._refuse_a_second()  # the first frame may come long after the opening
         # Moved into place whole, so that a reader finds a ring or none.
-        with replacing(self._path) as temporary, open(temporary, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, length)
-            self._map = mmap.mmap(file.fileno(), length)
+        with replacing(self._path) as temporary:
+            self._file = open(temporary, "r+b")  # noqa: SIM115  (its lock lasts as long as the ring)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                os.posix_fallocate(self._file.fileno(), 0, length)
+                self._map = mmap.mmap(self._file.fileno(), length)
+            except OSError:
+                self._file.close()
+                raise
             _HEADER.pack_into(self._map, 0, _MAGIC, VERSION, SLOTS, self._slot_bytes, 0, 0, os.getpid())
+
+    def _refuse_a_second(self) -> None:
+        try:
+            with open(self._path, "rb") as file:
+                is_taken = _is_written(file)
+        except OSError:
+            return  # none there, or one that writing will complain of
+        if is_taken:
+            raise OutputError(f"another run writes to {self.name}", hint=f"end that one, or choose another name: {self.name}-2")
 
 
 class Ring:
@@ -168,28 +192,35 @@ class Ring:
         name: The ring's name, as in ``--out ring://NAME``.
 
     Raises:
-        InputError: There is no such ring, or it has another layout.
+        InputError: There is no such ring, nobody writes to it any more, or it has another layout.
         UsageError: Not a name.
     """
 
     def __init__(self, name: str) -> None:
         path = ring_path(name)
+        hint = f"edgesod run … --out ring://{name}"
         try:
-            with open(path, "rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        except (OSError, ValueError) as error:
-            hint = f"edgesod run … --out ring://{name}"
+            self._file = open(path, "rb")  # noqa: SIM115  (asked later whether the writer lives)
+        except OSError as error:
             raise InputError(f"there is no ring {name}: nobody has written a frame to it yet", hint=hint) from error
+        foreign = InputError(f"{path} is no ring of version {VERSION}", hint="run the same edgesod on both sides")
+        if os.fstat(self._file.fileno()).st_size < _HEADER.size:
+            self._file.close()
+            raise foreign
+        self._map = mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ)
         magic, version, self._slots, self._slot_bytes, *_ = _HEADER.unpack_from(self._map, 0)
         if magic != _MAGIC or version != VERSION:
-            self._map.close()
-            raise InputError(f"{path} is no ring of version {VERSION}", hint="run the same edgesod on both sides")
+            self.close()
+            raise foreign
+        if not _is_written(self._file):
+            self.close()
+            raise InputError(f"nobody writes to the ring {name} any more: a run that was killed left it behind", hint=hint)
         self._num_read = 0
 
     @property
     def is_finished(self) -> bool:
-        """Whether the writer has finished; what it wrote last can still be read."""
-        return bool(_FINISHED.unpack_from(self._map, _FINISHED_AT)[0])
+        """Whether the writer has finished or is gone; what it wrote last can still be read."""
+        return bool(_FINISHED.unpack_from(self._map, _FINISHED_AT)[0]) or not _is_written(self._file)
 
     def latest(self) -> RingFrame | None:
         """Return the newest frame, or ``None`` where there is none that was not returned before."""
@@ -212,6 +243,7 @@ class Ring:
     def close(self) -> None:
         """Let go of the memory; safe to call twice."""
         self._map.close()
+        self._file.close()
 
     def __enter__(self) -> Ring:
         return self
@@ -235,9 +267,21 @@ class Ring:
         return RingFrame(mask, number, index, source, captured_ns / 1e9, time_s, tuple(box) if box[2] else None)
 
 
-def open_ring(name: str) -> Ring:
-    """Open a ring that ``edgesod run … --out ring://NAME`` writes; see :class:`Ring`."""
-    return Ring(name)
+def open_ring(name: str, timeout_s: float = 0.0) -> Ring:
+    """Open a ring that ``edgesod run … --out ring://NAME`` writes; see :class:`Ring`.
+
+    Args:
+        name: The ring's.
+        timeout_s: How long to wait for somebody to write to it: robots start their programs in any order.
+    """
+    end_s = time.perf_counter() + timeout_s
+    while True:
+        try:
+            return Ring(name)
+        except InputError:
+            if time.perf_counter() >= end_s:
+                raise
+        time.sleep(_OPEN_POLL_S)
 
 
 def ring_path(name: str) -> Path:
@@ -250,6 +294,16 @@ def ring_path(name: str) -> Path:
         raise UsageError(f"{name!r} is no name of a ring", hint="letters, digits, - and _: ring://masks")
     shared = Path("/dev/shm")
     return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"edgesod-{name}"
+
+
+def _is_written(file: IO[bytes]) -> bool:
+    """Tell whether a writer lives that holds the lock of a ring's file; those who ask do not get into each other's way."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
 
 
 _barrier = threading.Lock()

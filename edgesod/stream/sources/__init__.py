@@ -79,7 +79,7 @@ def _opener_of_uri(uri: str, options: SourceOptions) -> tuple[Opener, SourceOpti
         return lambda: SyntheticSource(options), options
     if scheme not in ("", "file"):
         raise UsageError(f"{redacted(uri)}: no source has the scheme {scheme}://", hint=f"one of: {SOURCES}")
-    if scheme == "file" and not os.path.exists(uri[len("file://") :]):
+    if not os.path.exists(uri[len("file://") :] if scheme else uri) and (scheme or "=" in split_query(uri)[1]):
         uri, options = _with_query(uri, options)
     path = uri[len("file://") :] if scheme else uri
     if not path:

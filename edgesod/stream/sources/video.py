@@ -113,7 +113,12 @@ class VideoSource(GuardedSource):
         if container is not None:
             return container
         # Raised out here so that nothing hangs on to FFmpeg's own error, which carries the URL, password included.
-        raise InputError(f"{self.name} cannot be opened as a video: {reason}")
+        hint = (
+            "see that address, port and login are right, and that it can be reached from this machine"
+            if timeouts_s is not None
+            else "it may be cut off or of another kind: copy it again, or see what `ffprobe` says of it"
+        )
+        raise InputError(f"{self.name} cannot be opened as a video: {reason}", hint=hint)
 
     def _describe(self, scheme: str) -> None:
         if not self._container.streams.video or self._container.streams.video[0].codec_context is None:
@@ -182,7 +187,10 @@ class VideoSource(GuardedSource):
                 )
             if damage:
                 total = f" of {self.num_frames}" if self.num_frames else ""
-                raise InputError(f"{self.name} is damaged: {num_decoded}{total} frames can be read, then {damage}")
+                raise InputError(
+                    f"{self.name} is damaged: {num_decoded}{total} frames can be read, then {damage}",
+                    hint=f"--max-frames {num_decoded} keeps those" if num_decoded else "copy it again",
+                )
             if is_end:
                 return
 
@@ -229,7 +237,7 @@ class VideoSource(GuardedSource):
 
 
 def _bgr(frame: VideoFrame) -> NDArray[np.uint8]:
-    image = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+    image = np.asarray(frame.to_ndarray(format="bgr24", threads=1), np.uint8)  # more would be started anew for every frame
     turn = _TURNS.get(frame.rotation)
     return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
 

@@ -74,7 +74,9 @@ setInterval(() => {
 function show(now) {
   const run = now.statistics;
   showState(run.state, run);
-  $("source").textContent = run.source;
+  $("source").textContent = $("source").title = run.source;
+  const engine = now.engine;
+  $("engine").textContent = engine.model ? `${engine.model} ${engine.size} ${engine.precision.toUpperCase()} · ${engine.backend}` : "";
   $("uptime").textContent = duration(run.uptime_s);
   document.title = `${run.fps.toFixed(0)} fps · edgesod`;
   $("fps").textContent = run.fps.toFixed(1);
@@ -94,7 +96,7 @@ function show(now) {
   showBars($("ages"), run.frame_age_ms, (name) => HANDOVERS[name] ?? name);
   showPapers(now.papers, run.fps);
   showSensors(now.sensors);
-  showLook(now.look, now.effects);
+  showLook(now.look, now.effects, engine.threshold);
   chart.setLines(now.papers.map(({ model, fps }) => ({ name: model, fps })));
   if (run.state !== "starting" && run.state !== "ended") chart.add(now.time_s, run.fps);
 }
@@ -163,7 +165,7 @@ let wanted = null; // what to send next: switches may move faster than answers c
 let isSending = false;
 let isDragging = false;
 
-function showLook(look, effects) {
+function showLook(look, effects, own) {
   if (wanted || isSending || isDragging) return;
   if ($("effects").childElementCount !== 2 * effects.length) makeEffects(effects);
   for (const input of $("effects").querySelectorAll("input")) {
@@ -171,12 +173,13 @@ function showLook(look, effects) {
     input.disabled = input.value === "replace" && !look.background;
     input.nextElementSibling.title = input.disabled ? "Needs edgesod run --background FILE" : "";
   }
-  if (look.threshold !== null) slider.value = look.threshold;
-  showThreshold(look.threshold);
+  const value = look.threshold ?? own ?? null;
+  if (value !== null) slider.value = value;
+  showThreshold(value, look.threshold === null ? ", the model's own" : "");
 }
 
-function showThreshold(value) {
-  $("threshold-value").textContent = value === null ? "the model's own" : Number(value).toFixed(2);
+function showThreshold(value, whose = "") {
+  $("threshold-value").textContent = value === null ? "–" : `${Number(value).toFixed(2)}${whose}`;
 }
 
 function makeEffects(effects) {
