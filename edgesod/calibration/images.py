@@ -17,6 +17,8 @@ from edgesod.recipe import Recipe
 
 log = logging.getLogger("edgesod.calibration")
 
+_PHOTOGRAPHS = (".jpg", ".jpeg")
+
 
 class CalibrationImages:
     """Images of a folder at any depth, sorted, evenly thinned out to a limit; the masks of a set are left out.
@@ -42,8 +44,15 @@ class CalibrationImages:
         self.folder = Path(folder)
         self._recipe = recipe
         if not self.folder.is_dir():
-            raise InputError(f"there is no folder of images at {self.folder}")
-        found = sorted((path for path in self.folder.rglob("*") if _is_image(path)), key=Path.as_posix)
+            what = "a file, not a folder of images" if self.folder.is_file() else "not there: a folder of images was asked for"
+            raise InputError(f"{self.folder} is {what}", hint="unpack a tar first" if self.folder.suffix == ".tar" else "")
+        images = [path for path in self.folder.rglob("*") if _is_image(path)]
+        photographs = {path.with_suffix("") for path in images if path.suffix.lower() in _PHOTOGRAPHS}
+        # beside a JPEG of its stem a PNG is the mask of it, as in the download of MSRA-10K
+        found = sorted(
+            (path for path in images if path.suffix.lower() in _PHOTOGRAPHS or path.with_suffix("") not in photographs),
+            key=Path.as_posix,
+        )
         if not found:
             raise InputError(
                 f"there is no image in {self.folder}",

@@ -21,8 +21,27 @@ _ONE_OF_A_KIND = (
 """Options that speak of the same thing: one on the command line goes before those of the file."""
 
 
+_FILE = "edgesod.config"
+
+
 class ConfiguredCommand(TyperCommand):
     """A command with ``--config``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line and the file; of a value that is wrong, say so where it stands in the file."""
+        raw = [word for word in args if word.startswith("-?")]  # pictures on standard input and their size: no option
+        if raw and "--" not in args:
+            args = [*(word for word in args if word not in raw), "--", *raw]
+        try:
+            words: list[str] = super().parse_args(ctx, args)
+            return words
+        except Exception as error:  # which class typer raises changes between its versions
+            parameter: Any = getattr(error, "param", None)
+            source = ctx.get_parameter_source(parameter.name) if parameter is not None else None
+            if source is None or source.name != "DEFAULT_MAP":
+                raise
+            key = parameter.opts[0].lstrip("-")
+            raise UsageError(f"{ctx.meta[_FILE]}: {key}: {getattr(error, 'message', error)}", hint="mend the file") from error
 
     def invoke(self, ctx: Any) -> Any:
         """Call the command without what the file says of things the command line speaks of under another name."""
@@ -58,6 +77,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     }
     defaults: dict[str, Any] = {}
     said = read_toml(path)
+    context.meta[_FILE] = path
     if "json" in (said.get("log-format"), said.get("log_format")):
         _output.log_as_json()  # already here, for what is wrong with the rest
     for key, value in said.items():

@@ -105,7 +105,5 @@ def precision_from(*, fp32: bool, fp16: bool, bf16: bool, int8: bool) -> Precisi
         if chosen:
             asked.append(name)  # type: ignore[arg-type]
     if len(asked) > 1:
-        raise UsageError(
-            f"one precision at a time, not {' and '.join(asked)}", hint=f"edgesod build --model u2netp --{asked[-1]}"
-        )
+        raise UsageError(f"one precision at a time, not {' and '.join(asked)}", hint=f"--{asked[-1]} alone")
     return asked[0] if asked else None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
 
@@ -101,13 +102,16 @@ def error(message: str, hint: str = "") -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table as the result; the first column is text, numbers in the others line up to the right."""
+    """Print a table as the result; the first column is text, numbers in the others line up to the right.
+
+    Columns without names get no line for them.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD)
+    drawn = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
     for k, column in enumerate(columns):
         numeric = k > 0 and all(isinstance(row[k], int | float) or row[k] in ("", "–") for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -123,7 +127,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 @contextmanager
 def progress(what: str) -> Iterator[Update]:
-    """Show a bar with the time left on stderr; yields what moves it. Silent where stderr is no terminal."""
+    """Show a bar with the time left on stderr; yields what moves it. Where stderr is no terminal, a line a minute says as much."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -137,14 +141,36 @@ def progress(what: str) -> Iterator[Update]:
         TextColumn("{task.fields[detail]}"),
     )
     console = Console(stderr=True)
-    is_silent = _manner.log_is_json or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=is_silent) as bar:
+    if _manner.log_is_json or not console.is_terminal:
+        yield _Lines(what)
+        return
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None, detail="")
 
         def update(done: int, total: int | None, detail: str = "") -> None:
             bar.update(task, completed=done, total=total, detail=detail)
 
         yield update
+
+
+class _Lines:
+    """What a bar says, in a line now and then; nothing where the end is not known."""
+
+    EVERY_S = 60.0
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._total: int | None = None
+
+    def __call__(self, done: int, total: int | None, detail: str = "") -> None:
+        now = time.monotonic()
+        if total is None or total != self._total:
+            self._total, self._from, self._since, self._told = total, done, now, now
+        elif now - self._told >= self.EVERY_S:
+            self._told = now
+            moved = done - self._from
+            left = f", {timedelta(seconds=round((total - done) * (now - self._since) / moved))} left" if moved > 0 else ""
+            note(f"{self._what}: {done:,} of {total:,}{left}{', ' if detail else ''}{detail}")
 
 
 def _cell(value: object) -> str:

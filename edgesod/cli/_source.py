@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgesod import zoo
+from edgesod.cli import _output
 from edgesod.errors import BackendError, InputError, UsageError
 from edgesod.recipe import Precision, Recipe, load_recipe, recipe_for
 
+if TYPE_CHECKING:
+    from edgesod.runtime import Session
+
 DEFAULT_MODEL = "u2netp"
+
+_ROUNDING = 1e-3
 
 
 @contextmanager
@@ -79,15 +85,39 @@ def _recipe_for_onnx(model: str | None, precision: Precision, onnx: Path, own: R
         raise UsageError(f"{onnx} holds {about.network}, not {model}", hint=f"--model {about.network}")
     with open_session(onnx, "fp32", "onnxruntime") as session:
         shape = session.inputs[0].shape
-    if len(shape) != 4 or shape[:2] != (1, 3):
-        raise InputError(
-            f"{onnx} takes an input of shape {shape}, not one image (1, 3, height, width)",
-            hint="export it at a fixed size: `edgesod export --model NAME --weights FILE`",
+        if len(shape) != 4 or shape[:2] != (1, 3):
+            raise InputError(
+                f"{onnx} takes an input of shape {shape}, not one image (1, 3, height, width)",
+                hint="export it at a fixed size: `edgesod export --model NAME --weights FILE`",
+            )
+        recipe = own or _named(about.network if about is not None else model, precision, onnx, (shape[2], shape[3]))
+        if about is None:
+            _require_saliency(session, recipe, onnx)
+    is_own = own is not None and "preprocessing" in own.model_fields_set
+    if about is None and not is_own:
+        fed = recipe.preprocessing
+        _output.note(
+            f"{onnx} does not say what it wants to be fed. It gets {fed.colour} divided by {fed.divide_by}, less {fed.mean}, "
+            f"over {fed.std}, resized {fed.resize}; --model NAME or --recipe FILE may say otherwise"
         )
-    recipe = own or _named(about.network if about is not None else model, precision, onnx, (shape[2], shape[3]))
-    if about is None or (own is not None and "preprocessing" in own.model_fields_set):
-        return recipe
-    return recipe.model_copy(update={"preprocessing": about.preprocessing})
+    return recipe if about is None or is_own else recipe.model_copy(update={"preprocessing": about.preprocessing})
+
+
+def _require_saliency(session: Session, recipe: Recipe, onnx: Path) -> None:
+    """Raise ``InputError`` where a network returns logits: cut off at 0 and 1, they would pass for a map."""
+    from edgesod.processing.pictures import photograph
+    from edgesod.processing.preprocess import preprocess
+
+    image = session.inputs[0]
+    if recipe.size_hw != image.shape[2:] or recipe.frame_hw is not None:
+        return  # the runtime says what does not fit
+    for name, found in session.run({image.name: preprocess(photograph(), recipe).astype(image.dtype)}).items():
+        low, high = float(found.min()), float(found.max())
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            raise InputError(
+                f"{onnx} returns {name} from {low:.3g} to {high:.3g} for a photograph, and a saliency map is within [0, 1]",
+                hint="put the sigmoid into the network before it is exported; `edgesod export` does",
+            )
 
 
 def _named(model: str | None, precision: Precision, onnx: Path, size_hw: tuple[int, int]) -> Recipe:

@@ -72,21 +72,30 @@ def collect_subjects(
     size: int | None,
     backend: str,
     threads: int | None,
+    recipe_file: Path | None = None,
 ) -> list[Subject]:
     """Return what was named on the command line, in the order of its options.
 
     Raises:
-        UsageError: Nothing was named, or a precision or a size goes with something that has its own.
+        UsageError: Nothing was named, or a precision, a size or a recipe goes with something that has its own.
     """
     if size is not None and not weights:
         raise UsageError("--size goes with --weights: all else has its own", hint=f"leave out --size {size}")
+    if recipe_file is not None and not (onnx or weights):
+        raise UsageError(
+            "--recipe goes with --onnx or --weights: all else has its own", hint=f"leave out --recipe {recipe_file}"
+        )
     found = [Subject(_name(path), path, _name(path)) for path in maps]
     for path in engines:
         found.append(Subject(_name(path), partial(open_runtime, path, None, None, backend, threads), ""))
     for path in onnx:
-        found.append(Subject(path.stem, partial(open_file, model, None, backend, threads, onnx=path), ""))
+        found.append(
+            Subject(path.stem, partial(open_file, model, None, backend, threads, onnx=path, recipe_file=recipe_file), "")
+        )
     for path in weights:
-        found.append(Subject(path.stem, partial(open_file, model, size, backend, threads, weights=path), ""))
+        found.append(
+            Subject(path.stem, partial(open_file, model, size, backend, threads, weights=path, recipe_file=recipe_file), "")
+        )
     if model is not None and not (onnx or weights):
         label = f"{model} {precision or 'int8'}"
         found.append(Subject(label, partial(open_runtime, None, model, precision, backend, threads), ""))
@@ -113,10 +122,12 @@ def open_file(
     *,
     onnx: Path | None = None,
     weights: Path | None = None,
+    recipe_file: Path | None = None,
     precision: Precision = "fp32",
 ) -> Iterator[Runtime]:
     """Yield the runtime of an ONNX file, or of weights by way of one; ``precision`` is what the ONNX was written for."""
-    with recipe_and_onnx(model=model, precision=precision, weights=weights, onnx=onnx, size=size) as (recipe, path):
+    source = recipe_and_onnx(model=model, precision=precision, recipe_file=recipe_file, weights=weights, onnx=onnx, size=size)
+    with source as (recipe, path):
         with Runtime.from_session(open_session(path, precision, backend, threads), recipe) as runtime:
             yield runtime
 

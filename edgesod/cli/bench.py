@@ -82,10 +82,12 @@ def command(
 
 
 def _print(value: dict[str, Any], report: BenchReport) -> None:
+    from edgesod.bench.svg import counted
     from edgesod.timing import PAPER_FIGURES
 
     height, width = report.frame_hw
-    title = f"{value['model']} {value['size']} {value['precision']}, {value['backend']}, frame {width}×{height}, ms"
+    (h, w), threads = value["size"], f" on {counted(value['threads'], 'thread')}" if value["threads"] else ""
+    title = f"{value['model']} {h}×{w} {value['precision']}, {value['backend']}{threads}, frame {width}×{height}, ms"
     rows = [(name, s.mean, s.p50, s.p90, s.p95, s.p99, f"{s.cv:.1%}") for name, s in report.stages.items()]
     _output.table(title, ("stage", "mean", "p50", "p90", "p95", "p99", "cv"), rows)
     network_fps = 1e3 / report.latency.p50

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgesod.cli import _options, _output
-from edgesod.errors import UsageError
+from edgesod.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from edgesod.calibration.table import CalibrationTable
@@ -19,6 +19,7 @@ NAME = "calibrate"
 
 _ROWS = 20
 _LIMIT = 128
+_FEW = 32
 
 
 class Scheme(str, Enum):
@@ -46,7 +47,10 @@ def command(
         bool, typer.Option("--sensitivity", help="Quantise one layer at a time and measure how far the map drifts.")
     ] = False,
     sensitivity_images: Annotated[int, typer.Option(min=1, help="Images that --sensitivity compares on.")] = 8,
-    scheme: Annotated[Scheme, typer.Option(help="What --sensitivity quantises: as CPUs want it, or TensorRT.")] = Scheme.cpu,
+    scheme: Annotated[
+        Scheme,
+        typer.Option(help="How --sensitivity quantises: unsigned activations for CPUs, or symmetric signed ones for TensorRT."),
+    ] = Scheme.cpu,
     threads: _options.Threads = None,
     out: Annotated[Path | None, typer.Option(help="The table's file; <model>-<size>.json by default.")] = None,
     as_json: _options.Json = False,
@@ -63,6 +67,8 @@ def command(
     from edgesod.cli._source import recipe_and_onnx
 
     source = recipe_and_onnx(model=model, precision="int8", weights=weights, onnx=onnx, recipe_file=recipe_file, size=size)
+    if out is not None and out.suffix != ".json":
+        raise UsageError(f"--out {out} names no JSON file, which a table is", hint=f"--out {out.stem or 'table'}.json")
     with source as (recipe, fp32_onnx):
         path = out or Path(f"{recipe.stem}.json")
         if table is not None:
@@ -72,6 +78,10 @@ def command(
             with _output.progress("calibrate") as update:
                 found = calibrate(fp32_onnx, recipe, folder, limit=limit or _LIMIT, threads=threads, on_progress=update)
             found.write(path)
+            if found.num_images < _FEW:
+                _output.note(
+                    f"warning: {found.num_images} images are few: other images may leave these ranges; use {_FEW} or more"
+                )
         result: dict[str, Any] = {
             "table": str(table or path),
             "images": found.num_images,
@@ -157,6 +167,11 @@ def _measure_sensitivity(
             scheme=scheme,  # type: ignore[arg-type]
             threads=threads,
             on_progress=update,
+        )
+    if not drifts:
+        raise InputError(
+            f"{onnx.name} has no layer to measure: a convolution that makes a map stays in float",
+            hint="leave out --sensitivity",
         )
     report, picture = (path.with_name(f"{path.stem}-sensitivity{suffix}") for suffix in (".csv", ".png"))
     write_drifts(drifts, report)

@@ -104,7 +104,8 @@ def _print(value: dict[str, Any]) -> None:
         for label, one in found.items()
     ]
     height, width = value["frame"]
-    title = f"{value['rounds']} interleaved rounds of a {width}×{height} frame end to end; {value['num_images']} images ({value['images']})"
+    rounds, images = counted(value["rounds"], "interleaved round"), counted(value["num_images"], "image")
+    title = f"{rounds} of a {width}×{height} frame end to end; {images} ({value['images']})"
     _output.table(title, columns, rows)
     _output.result(f"× first: how many times as fast as {first}, the median of the rounds' ratios; drift: from its maps")
     _output.result(f"on {value['environment']['cpu']}, {counted(value['environment']['cores'], 'core')}")

@@ -33,7 +33,7 @@ def check(
     threads: _options.Threads = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Count pairs and find orphans, broken and unequal files, duplicates and masks that are none.
+    """Count pairs and find orphans, unreadable files, size mismatches, non-binary masks and duplicates.
 
     Ends with 1 where something is wrong enough not to train on.
     """
@@ -72,6 +72,8 @@ def pack(
     """
     from trainer.data.pack import pack as write
 
+    if max_mb == float("inf"):
+        raise UsageError("--max-mb is a number of megabytes", hint="--max-mb 100")
     with _output.progress("pack") as update:
         done = write(*places, out=out, max_bytes=int(max_mb * 1e6), threads=threads, on_progress=update)
     if as_json:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 
 from edgesod.cli import _options, _output
 
@@ -12,7 +14,7 @@ _OPTIONAL = (("torch", "training and your own weights", "pip install torch '.[tr
 
 
 def command(as_json: _options.Json = False) -> None:
-    """Say which backends work here, what is installed, and how to get what is missing."""
+    """Say which backends, cameras and sensors there are here, what is installed, and how to get what is missing."""
     from edgesod import __version__, assets, zoo
     from edgesod.errors import BackendError
     from edgesod.manifest import this_device, versions_here
@@ -40,6 +42,12 @@ def command(as_json: _options.Json = False) -> None:
         version = versions_here(package).get(package)
         rows.append((package, version or "not installed", "" if version else f"for {use}: {remedy}"))
     rows.append(("H.264 encoder", *_h264()))
+    rows += [
+        ("cameras by V4L2", *_cameras()),
+        ("CSI cameras", *_csi()),
+        ("page (--web)", *_page()),
+        ("heat and power", *_board()),
+    ]
     rows.append(("models", ", ".join(zoo.names()) or "none", ""))
     root = assets.engines_root()
     built = sorted(path.parent.name for path in root.glob("*/manifest.json"))
@@ -69,3 +77,43 @@ def _h264() -> tuple[str, str]:
     if "libx264" in av.codecs_available:
         return "libx264", ""
     return "missing", "reinstall PyAV from its wheel: pip install --force-reinstall --only-binary :all: av"
+
+
+def _cameras() -> tuple[str, str]:
+    from pathlib import Path
+
+    devices = sorted(Path("/dev").glob("video*"))
+    closed = [path for path in devices if not os.access(path, os.R_OK | os.W_OK)]
+    return ", ".join(
+        map(str, devices)
+    ) or "none is connected", "sudo usermod -aG video $USER, and log in again" if closed else ""
+
+
+def _csi() -> tuple[str, str]:
+    import cv2
+
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        return "GStreamer, through OpenCV", ""
+    if shutil.which("gst-launch-1.0"):
+        return "GStreamer, through a pipe: this OpenCV is built without it", ""
+    return "GStreamer is not installed", "for csi://0: sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good"
+
+
+def _page() -> tuple[str, str]:
+    from edgesod.manifest import versions_here
+
+    found = versions_here("fastapi", "uvicorn")
+    if len(found) == 2:
+        return ", ".join(f"{name} {version}" for name, version in found.items()), ""
+    return "not installed", "pip install fastapi uvicorn"
+
+
+def _board() -> tuple[str, str]:
+    from edgesod.sensors import read_sensors
+
+    told = read_sensors()
+    rails = {**told.power_w, **told.energy_j}
+    said = [
+        f"{len(names)} {what}" for names, what in ((told.temperatures_c, "temperatures"), (rails, "rails of power")) if names
+    ]
+    return ", ".join(said) or "this machine tells neither", ""

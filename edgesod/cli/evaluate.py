@@ -20,7 +20,9 @@ _Paths = list[Path] | None
 
 def command(
     data: Annotated[Path, typer.Option(help="Folder with images/ and masks/, or a tar of one.")],
-    maps: Annotated[_Paths, typer.Option(help="A folder of saliency maps; may be given several times.")] = None,
+    maps: Annotated[
+        _Paths, typer.Option(help="A folder of saliency maps of the images' stems; may be given several times.")
+    ] = None,
     engine: Annotated[_Paths, typer.Option(help="An engine folder; may be given several times.")] = None,
     model: _options.Model = None,
     fp32: _options.Fp32 = False,
@@ -29,6 +31,10 @@ def command(
     int8: _options.Int8 = False,
     weights: Annotated[_Paths, typer.Option(help="Your own weights; needs torch; may be given several times.")] = None,
     onnx: Annotated[_Paths, typer.Option(help="An FP32 ONNX; may be given several times.")] = None,
+    recipe_file: Annotated[
+        Path | None,
+        typer.Option("--recipe", help="With --onnx or --weights: a recipe of your own (TOML), for what the network is fed."),
+    ] = None,
     size: Annotated[int | None, typer.Option(min=32, help="With --weights: input height and width in pixels.")] = None,
     stretch: Annotated[
         bool,
@@ -37,7 +43,8 @@ def command(
         ),
     ] = True,
     dataset: Annotated[
-        str | None, typer.Option(help="Name of the set, to compare with published rows; the folder's by default.")
+        str | None,
+        typer.Option(help="The set, such as SOD or DUTS-TE, to compare with published scores; its folder's name by default."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the PR and F curves (PNG, CSV).")] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG with image, truth and every model's map side by side.")] = None,
@@ -60,6 +67,7 @@ def command(
         weights=weights or [],
         model=model,
         precision=_options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8),
+        recipe_file=recipe_file,
         size=size,
         backend=backend,
         threads=threads,
@@ -95,10 +103,13 @@ def _print_one(title: str, subject: Subject, scores: dict[str, float], dataset: 
     from edgesod.evaluation import compare_with_published
 
     published = compare_with_published(subject.model, dataset, scores)
+    found = [(key, value) for key, value in scores.items() if key != "n"]
+    if not published:
+        _output.table(title, ("score", "here"), found)
+        return
     rows = [
         (key, value, *((published[key].published, published[key].difference) if key in published else ("", "")))
-        for key, value in scores.items()
-        if key != "n"
+        for key, value in found
     ]
     _output.table(title, ("score", "here", "published", "difference"), rows)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgesod.cli import _options, _output
+from edgesod.errors import UsageError
 
 NAME = "export"
 
@@ -26,10 +27,14 @@ def command(
     """Export weights to ONNX (opset 17, fixed shape), simplify it, and compare each step with torch; prints the file."""
     from edgesod.cli._source import from_weights
 
+    if out is not None and out.suffix != ".onnx":
+        raise UsageError(f"--out {out} names no ONNX file", hint=f"--out {out.stem or 'model'}.onnx")
     made = from_weights()
     recipe = made.weights_recipe(weights, "fp32", model=model, size=size)
     path = out or Path(f"{recipe.stem}.onnx")
-    difference = made.export_weights(recipe, weights, path)
+    with _output.progress(f"export {recipe.model}") as update:
+        update(0, None)  # how far the exporter is nobody can tell; a bar that moves says that it works
+        difference = made.export_weights(recipe, weights, path)
     if as_json:
         _output.result_json({"onnx": str(path), "largest_difference": difference})
         return

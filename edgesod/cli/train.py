@@ -19,11 +19,16 @@ NAME = "train"
 
 def command(
     data: Annotated[
-        list[str], typer.Option(help="Folder with images/ and masks/, or a tar of one; may be given several times.")
+        list[str],
+        typer.Option(help="Folder with images/ and masks/, or an uncompressed tar of one; may be given several times."),
     ],
-    out: Annotated[Path | None, typer.Option(help="The run's folder: checkpoints and log.")] = None,
-    model: Annotated[str | None, typer.Option(help="Network; the recipe's by default.")] = None,
-    recipe: Annotated[str, typer.Option(help="Name of a shipped training recipe, or a TOML file.")] = "fast",
+    out: Annotated[Path | None, typer.Option(help="The run's folder: checkpoints, log.jsonl and TensorBoard's curves.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Network in place of the recipe's: u2net, u2netp, basnet, poolnet, bapoolnet, srm, …")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="A TOML file, or a shipped recipe: fast, scratch, or a network's name for its paper's own.")
+    ] = "fast",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
     start_from: Annotated[
         Path | None, typer.Option(help="Start from a checkpoint folder of another run, or from a file of weights.")
@@ -36,7 +41,7 @@ def command(
         bool, typer.Option("--overfit-one-batch", help="Only check that one batch can be learnt by heart; writes nothing.")
     ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode pictures.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch; all cores by default.")] = None,
 ) -> None:
     """Train, with EMA weights, checkpoints that survive being killed, and validation on every 20th picture.
 
@@ -63,6 +68,10 @@ def command(
         return
     if out is None:
         raise UsageError("a run needs a folder", hint="--out runs/NAME")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"a run needs a folder, and {out} is a file", hint="--out runs/NAME")
+    if start_from is not None and (whole := checkpoints(start_from)):
+        raise UsageError(f"{start_from} is a run, not one of its checkpoints", hint=f"--start-from {whole[-1]}")
     has_begun = bool(checkpoints(out))
     if has_begun and not resume:
         raise UsageError(f"{out} holds a run already", hint="--resume to go on with it, or another --out")
@@ -80,6 +89,8 @@ def command(
     if trainer.is_first:
         _output.result(str(checkpoints(out)[-1]))
     if trainer.is_interrupted:
+        if trainer.is_first:
+            _output.note(f"stopped after {trainer.seen} of {plan.images} images; the same command with --resume goes on")
         raise KeyboardInterrupt
 
 

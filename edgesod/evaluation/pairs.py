@@ -10,6 +10,7 @@ import logging
 import os
 import posixpath
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations, groupby
@@ -97,7 +98,8 @@ class EvaluationSet:
     """
 
     def __init__(self, *places: str | Path) -> None:
-        found = _find([file for place in places for file in _files_of(Path(place))])
+        files = [file for place in places for file in _files_of(Path(place))]
+        found = _find(files)
         _refuse_clashes(found)
         self.images = {stem: file for part in found for stem, file in part.images.items()}
         self.masks = {stem: file for part in found for stem, file in part.masks.items()}
@@ -105,8 +107,8 @@ class EvaluationSet:
         names = ", ".join(map(str, places))
         if not self.stems:
             raise InputError(
-                f"no image–mask pair in {names}: {len(self.images)} images, {len(self.masks)} masks",
-                hint="a set is a folder with images/ and masks/ holding files of the same stem, or a tar of one",
+                f"no image–mask pair in {names}: {_seen(files, self.images, self.masks)}",
+                hint="a set is a folder with images/ (JPEG, PNG, BMP) and masks/ holding files of the same stem, or a tar of one",
             )
         lone = self.images.keys() ^ self.masks.keys()
         self.orphans = sorted((self.images.get(stem) or self.masks[stem] for stem in lone), key=str)
@@ -132,6 +134,16 @@ class EvaluationSet:
         if image.shape[:2] != mask.shape:
             raise InputError(f"{stem}: image is {image.shape[:2]} and mask {mask.shape} (height, width)")
         return image, mask
+
+
+def _seen(files: list[Place], images: Iterable[str], masks: Iterable[str]) -> str:
+    """Return what is there in place of pairs."""
+    stems = {"images": sorted(images), "masks": sorted(masks)}
+    if all(stems.values()):
+        return ", ".join(f"{len(found)} {kind} such as {found[0]!r}" for kind, found in stems.items())
+    counts = ", ".join(f"{len(found)} {kind}" for kind, found in stems.items())
+    kinds = Counter(f"{file.folder}/*{posixpath.splitext(file.name)[1]}" for file in files).most_common(4)
+    return f"{counts} among {', '.join(f'{number} {kind}' for kind, number in kinds) or 'no files at all'}"
 
 
 def find_masks(place: str | Path) -> dict[str, Place]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesod.errors import InputError
+from edgesod.errors import CheckFailed, InputError
 from edgesod.files import write_atomically
 
 if TYPE_CHECKING:
@@ -38,14 +38,15 @@ def export_model(
 
     Raises:
         InputError: The network does not run at ``size_hw``, or the sample has another size.
-        CheckFailed: The ONNX differs from torch; nothing is written.
+        CheckFailed: The ONNX differs from torch by more than 1e-5 and by more than twice torch's own rounding; nothing is
+            written.
         BackendError: This torch has no exporter that works here.
         OutputError: The file cannot be written.
     """
     # imported here: torch, onnxsim and ONNX Runtime cost seconds that `edgesod --help` has no use for
-    from .parity import check_parity
+    from .parity import TOLERANCE, check_parity
     from .simplify import simplify_onnx
-    from .torch_export import export_onnx, run_torch
+    from .torch_export import export_onnx, rounding_of, run_torch
 
     if sample_NCHW.shape != (1, 3, *size_hw):
         raise InputError(
@@ -56,7 +57,15 @@ def export_model(
         plain, simplified = Path(folder) / "plain.onnx", Path(folder) / "simplified.onnx"
         export_onnx(module, size_hw, plain)
         simplify_onnx(plain, simplified)
-        report = check_parity(expected, plain, simplified, sample_NCHW)
+        try:
+            report = check_parity(expected, plain, simplified, sample_NCHW)
+        except CheckFailed:
+            # a network hardly trained may hold numbers so large that FP32 itself is off by more, in whatever order they are added
+            rounding = rounding_of(module, sample_NCHW)
+            if not rounding > TOLERANCE / 2:
+                raise
+            report = check_parity(expected, plain, simplified, sample_NCHW, tolerance=2 * rounding)
+            log.warning("%s: torch's own FP32 is %.1e from its FP64, so twice that is let pass", target, rounding)
         write_atomically(target, simplified.read_bytes())
     log.info("%s: at most %.1e from torch", target, report.largest)
     return report

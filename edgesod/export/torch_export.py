@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -85,6 +86,18 @@ def run_torch(module: Module, image_NCHW: NDArray[np.float32]) -> NDArray[np.flo
     with _inference(module, (height, width)) as network:
         saliency: NDArray[np.float32] = network(torch.from_numpy(image_NCHW).to(_device(module))).cpu().numpy()
     return saliency
+
+
+def rounding_of(module: Module, image_NCHW: NDArray[np.float32]) -> float:
+    """Return how far torch's own FP32 map is from its FP64 one: the largest absolute difference."""
+    import torch
+
+    height, width = image_NCHW.shape[-2:]
+    maps = []
+    for network, dtype in ((module, torch.float32), (copy.deepcopy(module).double(), torch.float64)):
+        with _inference(network, (height, width)) as inference:
+            maps.append(inference(torch.from_numpy(image_NCHW).to(_device(network), dtype)).double().cpu().numpy())
+    return float(np.abs(maps[0] - maps[1]).max())
 
 
 @contextmanager

@@ -45,6 +45,12 @@ def test_what_cannot_be_decoded_is_left_out_counted_and_named_once(
     assert caplog.text.count("broken.png") == 1
 
 
+def test_masks_beside_their_photographs_are_left_out(tmp_path: Path, recipe: Recipe) -> None:
+    for name in ("a.jpg", "a.png", "b.JPG", "b.png", "c.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in CalibrationImages(tmp_path, recipe).files] == ["a.jpg", "b.JPG", "c.png"]
+
+
 @pytest.mark.parametrize("content", [None, {}, {"notes.txt": b"no image"}])
 def test_a_folder_without_images_is_an_error_that_names_it(
     tmp_path: Path, recipe: Recipe, content: dict[str, bytes] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ def test_the_json_has_what_others_rely_on(engine: Path, capsys: pytest.CaptureFi
     assert value["throughput_fps"] > 0
     assert {"mean", "p50", "p90", "p95", "p99"} <= value["latency_ms"].keys()
     assert {"preprocess", "inference", "postprocess", "mask", "end_to_end"} <= value["stages_ms"].keys()
+    assert value["threads"] == 1
+    assert datetime.fromisoformat(value["environment"]["measured_at"]).utcoffset() == timedelta(0)
     assert {"cpu", "cores", "system", "governor", "clocks_mhz", "versions"} <= value["environment"].keys()
     assert value["sensors"].keys() == {"temperatures_c", "power_w", "energy_j_per_frame"}
     assert all(math.isfinite(stage["p99"]) for stage in value["stages_ms"].values())
@@ -70,7 +73,14 @@ def test_soak_sweep_and_page(tmp_path: Path, engine: Path, capsys: pytest.Captur
 def test_the_table_says_the_same(tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench.command(engine, duration=0.05, threads=1, soak=0.002, sweep=True)
     out = capsys.readouterr().out
-    for said in ("end_to_end", "of the FP32 limit, memory-bound", "streams × threads", "soak of", "40 fps of U²-NetP"):
+    for said in (
+        "end_to_end",
+        "of the FP32 limit, memory-bound",
+        "32×48 fp32, onnxruntime on 1 thread",
+        "streams × threads",
+        "soak of",
+        "40 fps of U²-NetP",
+    ):
         assert said in out, said
 
 

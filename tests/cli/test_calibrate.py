@@ -14,7 +14,7 @@ from skimage import data
 from edgesod.builder import build
 from edgesod.calibration.table import CalibrationTable, read_table
 from edgesod.cli import calibrate
-from edgesod.errors import UsageError
+from edgesod.errors import InputError, UsageError
 from tests.helpers.engines import RECIPE, write_tiny
 
 
@@ -35,7 +35,9 @@ def test_one_table_gives_both_reports(tmp_path: Path, photos: Path, capsys: pyte
     source = write_tiny(tmp_path / "tiny.onnx", channels=1)
     out = tmp_path / "made" / "tiny.json"
     calibrate.command(images=photos, onnx=source, out=out, as_json=True)
-    assert _json(capsys)["images"] == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["images"] == 2
+    assert "warning: 2 images are few" in told.err
     kept = out.read_bytes()
     calibrate.command(onnx=source, table=out, ranges=True, out=out, as_json=True)
     found = _json(capsys)
@@ -80,10 +82,16 @@ def test_threads_reach_the_measuring(tmp_path: Path, photos: Path, monkeypatch: 
 
 
 def test_images_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="names no JSON file"):
+        calibrate.command(onnx=tmp_path / "tiny.onnx", images=tmp_path, out=tmp_path / "cat.png")
     with pytest.raises(UsageError, match="needs images"):
         calibrate.command(onnx=write_tiny(tmp_path / "tiny.onnx"))
     with pytest.raises(UsageError, match="needs images"):
         calibrate.command(onnx=tmp_path / "tiny.onnx", table=tmp_path / "tiny.json", sensitivity=True)
+    source = write_tiny(tmp_path / "tiny.onnx")
+    cv2.imwrite(str(tmp_path / "flat.png"), np.full((32, 48, 3), 128, np.uint8))
+    with pytest.raises(InputError, match="no layer to measure"):
+        calibrate.command(onnx=source, images=tmp_path, sensitivity=True, out=tmp_path / "tiny.json")
 
 
 @pytest.mark.parametrize(

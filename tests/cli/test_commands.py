@@ -77,6 +77,9 @@ def test_effects_on_a_picture(tmp_path: Path, engine_int8: Path, effect: str) ->
     assert done.returncode == 0, done.stderr
     out = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED)
     assert out.shape == (300, 451, 4 if effect == "cutout" else 3)
+    assert "wrote out.png" in done.stderr
+    assert ": 1 frame, " in done.stdout
+    assert "the paper's" not in done.stdout, "one picture is no speed"
 
 
 def test_interrupted_run_ends_with_statistics_and_a_playable_file(tmp_path: Path, engine_int8: Path) -> None:
@@ -139,7 +142,16 @@ def test_inspect_bench_doctor_models(tmp_path: Path, engine_int8: Path) -> None:
     assert benched["latency_ms"]["n"] >= 10
     assert {"preprocess", "inference", "postprocess", "end_to_end"} <= benched["stages_ms"].keys()
     doctor = json.loads(edgesod("doctor", "--json", cwd=tmp_path).stdout)
-    assert {"backend openvino", "backend onnxruntime", "Python"} <= {check["what"] for check in doctor["checks"]}
+    told = {
+        "backend openvino",
+        "backend onnxruntime",
+        "Python",
+        "cameras by V4L2",
+        "CSI cameras",
+        "page (--web)",
+        "heat and power",
+    }
+    assert told <= {check["what"] for check in doctor["checks"]}
     models = json.loads(edgesod("models", "--json", cwd=tmp_path).stdout)["models"]
     assert models[0]["name"] == "u2netp"
     for words in (["inspect", "--engine", str(engine_int8)], ["doctor"], ["models"]):
@@ -168,6 +180,21 @@ def test_default_engine_is_built_when_missing(tmp_path: Path) -> None:
         done = edgesod("run", "--image", "cat.png", "--out", "out.png", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert ("building it" in done.stderr) is says
+
+
+def test_ctrl_c_while_python_still_reads_the_files_ends_as_later_on(tmp_path: Path) -> None:
+    code = """
+import sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "edgesod.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from edgesod.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_import_and_help_need_no_torch(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ([engine, "nonsense"], UsageError, "'nonsense' is no engine folder"),
         ([engine, "u2netp"], UsageError, "MODEL:PRECISION"),
         ([engine, "absent.onnx"], InputError, "absent.onnx"),
-        ([engine, f"{engine}@nonesuch"], BackendError, "nonesuch"),
+        ([engine, f"{engine}@nonesuch"], UsageError, "nonesuch"),
+        ([engine, f"{engine}@openvino"], BackendError, "was built for onnxruntime"),
         ([engine, "absent/engine"], InputError, "absent/engine"),
         ([engine, "torch:absent.pth"], InputError, "absent.pth"),
     ):

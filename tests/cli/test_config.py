@@ -77,6 +77,8 @@ def test_what_is_advised_for_raw_pictures_can_be_typed() -> None:
     called = called_with(*shlex.split(caught.value.hint)[2:])
     options = parse_options(called["source_options"])
     assert (called["source"], options.width, options.height) == (["-"], 640, 480)
+    called = called_with("-?width=640&height=480", "--effect", "mask")
+    assert (called["source"], called["effect"]) == (["-?width=640&height=480"], "mask")
 
 
 @pytest.mark.parametrize(
@@ -87,12 +89,20 @@ def test_what_is_advised_for_raw_pictures_can_be_typed() -> None:
         ("effect = ['mask', 'blur']", UsageError, "one value"),
         ("[effect]\nname = 'mask'", UsageError, "one value"),
         ("effect = ", InputError, "TOML"),
+        ("threshold = 'high'", UsageError, "threshold: .*number"),
+        ("max-frames = 0", UsageError, "max-frames: .*1"),
     ],
 )
 def test_a_wrong_file_is_an_error_that_says_where(tmp_path: Path, config: str, error: type[EdgesodError], named: str) -> None:
     with pytest.raises(error, match=named) as caught:
         options_with(tmp_path, config)
     assert "run.toml" in str(caught.value)
+
+
+def test_a_wrong_value_on_the_command_line_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="1") as caught:
+        options_with(tmp_path, "max-frames = 7", "--max-frames", "0")
+    assert not isinstance(caught.value, EdgesodError), "typer says it, with the usage"
 
 
 def test_run_takes_it_and_writes_its_log_as_json(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from edgesod import Runtime
 from edgesod.cli import evaluate
 from edgesod.errors import InputError, UsageError
 from edgesod.evaluation import EvaluationSet, SodScorer, accumulate_folder
+from edgesod.recipe import Preprocessing, Recipe
 from edgesod.runtime import open_session
 from tests.helpers.engines import RECIPE, make_engine, write_tiny
 from tests.helpers.pairs import write_pairs
@@ -39,9 +40,9 @@ def _scores(capsys: pytest.CaptureFixture[str], data: Path, **what: object) -> d
     return dict(json.loads(capsys.readouterr().out))
 
 
-def _reference(data: Path, onnx: Path) -> dict[str, float]:
+def _reference(data: Path, onnx: Path, recipe: Recipe = RECIPE) -> dict[str, float]:
     scorer = SodScorer(full=True)
-    with Runtime.from_session(open_session(onnx, "fp32", "onnxruntime"), RECIPE) as runtime:
+    with Runtime.from_session(open_session(onnx, "fp32", "onnxruntime"), recipe) as runtime:
         for _, image, truth in EvaluationSet(data):
             scorer.add(runtime(image).saliency, truth, stretch=True)
     return scorer.scores()
@@ -55,6 +56,27 @@ def test_engine_onnx_and_maps_score_alike(tmp_path: Path, data: Path, capsys: py
     assert {"n", "mae", "max_f", "max_f_mean", "mean_f", "adp_f", "weighted_f", "s_measure", "e_measure"} <= expected.keys()
     good = accumulate_folder(tmp_path / "good", data, jobs=1).scores()
     assert _scores(capsys, data, maps=[tmp_path / "good"]) == pytest.approx(good)
+
+
+def test_a_foreign_network_is_fed_as_the_recipe_says(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx, own = write_tiny(tmp_path / "tiny.onnx"), tmp_path / "own.toml"
+    assert "does not say what it wants to be fed" in _noted(capsys, data, onnx=[onnx])
+    fed = RECIPE.model_copy(
+        update={"preprocessing": Preprocessing(colour="BGR", divide_by="1", mean=(9, 8, 7), std=(50, 50, 50))}
+    )
+    own.write_text(
+        f'model = "tiny"\nsize_hw = {list(RECIPE.size_hw)}\nprecision = "fp32"\n'
+        'preprocessing = { colour = "BGR", divide_by = "1", mean = [9, 8, 7], std = [50, 50, 50] }\n'
+    )
+    assert _noted(capsys, data, onnx=[onnx], recipe_file=own) == ""
+    expected = _reference(data, onnx, fed)
+    assert expected["mae"] != pytest.approx(_reference(data, onnx)["mae"], rel=1e-3)
+    assert _scores(capsys, data, onnx=[onnx], recipe_file=own, backend="onnxruntime") == pytest.approx(expected)
+
+
+def _noted(capsys: pytest.CaptureFixture[str], data: Path, **what: object) -> str:
+    evaluate.command(data, as_json=True, threads=1, backend="onnxruntime", **what)
+    return capsys.readouterr().err
 
 
 def test_several_stand_side_by_side(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,6 +122,8 @@ def test_what_is_missing_is_named(tmp_path: Path, data: Path) -> None:
         evaluate.command(data, onnx=[tmp_path / "tiny.onnx"], int8=True)
     with pytest.raises(UsageError, match="--size goes with --weights"):
         evaluate.command(data, onnx=[tmp_path / "tiny.onnx"], size=64)
+    with pytest.raises(UsageError, match="--recipe goes with --onnx or --weights"):
+        evaluate.command(data, maps=[tmp_path / "good"], recipe_file=tmp_path / "mine.toml")
     (tmp_path / "good" / "003.png").unlink()
     with pytest.raises(InputError, match="1 of 6 masks have no map"):
         evaluate.command(data, maps=[tmp_path / "good"], threads=1)

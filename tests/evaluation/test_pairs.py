@@ -36,6 +36,19 @@ def test_a_folder_gives_bgr_images_and_masks_by_stem(data: Path) -> None:
     np.testing.assert_array_equal(mask, cv2.imread(str(data / "masks" / f"{stem}.png"), cv2.IMREAD_GRAYSCALE))
 
 
+def test_where_there_is_no_pair_what_is_there_is_named(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="0 images, 0 masks among no files at all"):
+        EvaluationSet(tmp_path / "none")
+    for path in (data / "masks").iterdir():
+        path.rename(path.with_stem(f"{path.stem}_mask"))
+    with pytest.raises(InputError, match="3 images such as '000', 3 masks such as '000_mask'"):
+        EvaluationSet(data)
+    (data / "images").rename(data / "photos")
+    with pytest.raises(InputError, match=r"0 images, 3 masks among 3 set/masks/\*\.png, 3 set/photos/\*\.jpg"):
+        EvaluationSet(data)
+
+
 def test_a_tar_gives_what_its_folder_gives(data: Path, tmp_path: Path) -> None:
     folder, tar = EvaluationSet(data), EvaluationSet(_pack(data, tmp_path / "set.tar"))
     for ours, theirs in zip(folder, tar, strict=True):

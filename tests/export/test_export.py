@@ -158,6 +158,36 @@ def test_nothing_is_written_when_parity_fails(
     assert not list(tmp_path.iterdir())
 
 
+class Rounding(nn.Module):
+    """Its logit is off by ``error`` in FP32 alone."""
+
+    def __init__(self, error: float) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 1, 1)
+        self.error = error
+
+    def forward(self, x_NCHW: Tensor) -> list[Tensor]:
+        logits = self.head(x_NCHW)
+        return [logits + self.error if logits.dtype == torch.float32 and not torch.onnx.is_in_onnx_export() else logits]
+
+
+@pytest.mark.parametrize("error", [1e-3, 1e-2])
+def test_twice_the_rounding_of_fp32_passes_parity_and_nothing_else_does(
+    error: float, sample: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, path = Rounding(error), tmp_path / "rounding.onnx"
+    report = export_model(network, SIZE_HW, path, sample)
+    assert report.largest == pytest.approx(error / 4, rel=0.05), "the sigmoid's slope is a quarter where it is steepest"
+    np.testing.assert_allclose(
+        run(path, sample), torch.sigmoid(network.double()(torch.from_numpy(sample).double())[0]).detach(), atol=1e-6
+    )
+    path.unlink()
+    monkeypatch.setattr("edgesod.export.torch_export.rounding_of", lambda *_: error / 9)
+    with pytest.raises(CheckFailed):
+        export_model(Rounding(error), SIZE_HW, path, sample)
+    assert not path.exists()
+
+
 def test_when_onnxsim_fails_the_plain_file_is_kept(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

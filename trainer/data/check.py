@@ -141,11 +141,11 @@ def check(
     findings = {
         "unreadable": Finding("unreadable", "cannot be decoded: training would stop there", stops=True),
         "truncated": Finding("truncated", "ends too early: a decoder fills in grey", stops=True),
-        "sizes": Finding("sizes differ", "image and mask are not of one size", stops=True),
+        "sizes": Finding("size mismatches", "image and mask are not of one size", stops=True),
         "dark": Finding("dark masks", "nothing in them is brighter than half: 0 and 1, or a palette, in place of 0 and 255", stops=True),
         "orphans": Finding("orphans", "an image without a mask or a mask without an image: left out", stops=False),
         "blank": Finding("blank masks", "all black, or all white", stops=False),
-        "grey": Finding("grey masks", f"more than {_MOSTLY_SOFT:.0%} of them is neither 0 nor 255", stops=False),
+        "grey": Finding("non-binary masks", f"more than {_MOSTLY_SOFT:.0%} of them is neither 0 nor 255", stops=False),
         "same": Finding("same file twice", "a picture that is held out may be trained on as well", stops=False),
         "near": Finding("near duplicates", "likewise: pictures that can hardly be told apart", stops=False),
     }  # fmt: skip
@@ -161,6 +161,7 @@ def check(
             stems.append(stem)
             looks.append(look)
         on_progress(k + 1, len(pairs))
+    findings["blank"].stops = len(findings["blank"].files) == sum(look.pixels > 0 for look in looks)
     _find_twins(stems, looks, findings["same"], findings["near"])
     sides = sorted(look.long_side for look in looks) or [0]
     return CheckReport(

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from edgesod.errors import InputError
+from edgesod.errors import BackendError, EdgesodError, InputError
 from edgesod.evaluation.pairs import EvaluationSet
 from edgesod.processing.resize import ResizeMode
 from edgesod.recipe import Preprocessing
@@ -86,17 +86,60 @@ class ResumableOrder:
                 step += 1
 
 
-def make_loader(dataset: TrainingSet, order: ResumableOrder, workers: int) -> DataLoader[tuple[Tensor, Tensor, list[str]]]:
-    """Return a loader over ``dataset`` in ``order``; ``workers`` processes decode ahead (0: in this one)."""
+Loaded = tuple[Tensor, Tensor, list[str]]
+"""uint8 images ``(N, 3, H, W)``, uint8 masks ``(N, 1, H, W)`` and the stem of each."""
+
+
+def load(dataset: TrainingSet, order: ResumableOrder, workers: int) -> Iterator[Loaded]:
+    """Yield the batches of ``dataset`` in ``order``; ``workers`` processes decode ahead (0: in this one).
+
+    Raises:
+        InputError: A picture or mask cannot be read.
+        BackendError: A process that decodes was killed.
+    """
     # spawn, not fork: the parent runs OpenMP threads, and a forked OpenCV would inherit their locked pools
-    return DataLoader(
-        dataset,
+    loader: DataLoader[Loaded | EdgesodError] = DataLoader(
+        _Guarded(dataset),
         batch_sampler=order,  # type: ignore[arg-type]
         num_workers=workers,
+        collate_fn=_collate,
         worker_init_fn=_quiet_worker,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
     )
+    try:
+        for batch in loader:
+            if isinstance(batch, EdgesodError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise BackendError(
+            f"a process that decodes pictures ended: {str(error).splitlines()[0]}",
+            hint="--workers 0; in a container, more shared memory (docker run --shm-size 2g)",
+        ) from error
+
+
+class _Guarded(Dataset[tuple[Tensor, Tensor, str] | EdgesodError]):
+    """Hand errors over as values: raised in a worker, one would arrive as text with a traceback in it, and without its hint."""
+
+    def __init__(self, dataset: TrainingSet) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, str] | EdgesodError:
+        try:
+            return self.dataset[key]
+        except EdgesodError as error:
+            return error
+
+
+def _collate(samples: list[tuple[Tensor, Tensor, str] | EdgesodError]) -> Loaded | EdgesodError:
+    failed = next((sample for sample in samples if isinstance(sample, EdgesodError)), None)
+    if failed is not None:
+        return failed
+    images, masks, stems = default_collate(samples)
+    return images, masks, list(stems)
 
 
 def normalise_batch(images: Tensor, masks: Tensor, how: Preprocessing) -> tuple[Tensor, Tensor]:
