@@ -32,32 +32,67 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+class Replacement:
+    """A temporary file beside a place, for what is written bit by bit: in the end it takes that place, or goes away.
+
+    Its name keeps the suffix, so that libraries which look at it (video, image encoders) work. What it became once, it stays:
+    further calls do nothing.
+
+    Attributes:
+        path: Of the temporary file.
+
+    Raises:
+        OutputError: The place cannot be written.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self._place = Path(place)
+        self._is_settled = False
+        with _output_errors(self._place):
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{self._place.stem}-", suffix=self._place.suffix, dir=self._place.parent)
+            os.close(handle)
+            self.path = Path(name)
+            try:
+                self.path.chmod(0o666 & ~_umask())
+            except OSError:
+                self.discard()
+                raise
+
+    def keep(self) -> None:
+        """Move it into its place.
+
+        Raises:
+            OutputError: It cannot be moved there, and is gone.
+        """
+        if self._is_settled:
+            return
+        try:
+            with _output_errors(self._place):
+                os.replace(self.path, self._place)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove it, where it was not kept."""
+        self._is_settled = True
+        self.path.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends well, and goes away when not.
-
-    The temporary name keeps the suffix, so that libraries which look at it (video, image encoders) work.
+    """Yield the path of a :class:`Replacement` that is kept when the block ends well, and goes away when not.
 
     Raises:
         OutputError: An ``OSError`` within the block or while moving into place.
     """
-    path = Path(path)
-    temporary: Path | None = None
+    replacement = Replacement(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}", hint="make room, or choose another place"
-        ) from error
+        with _output_errors(path):
+            yield replacement.path
+        replacement.keep()
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        replacement.discard()
 
 
 @contextmanager
@@ -71,19 +106,16 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     is_new_parent = not folder.parent.exists()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        temporary.chmod(0o777 & ~_umask())
-        yield temporary
-        aside = temporary.with_name(temporary.name + ".old")
-        if folder.exists():
-            os.replace(folder, aside)
-        os.replace(temporary, folder)
-        shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror or error}", hint="make room, or choose another place"
-        ) from error
+        with _output_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            aside = temporary.with_name(temporary.name + ".old")
+            if folder.exists():
+                os.replace(folder, aside)
+            os.replace(temporary, folder)
+            shutil.rmtree(aside, ignore_errors=True)
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -143,6 +175,16 @@ def read_json(path: str | Path) -> dict[str, Any]:
 def slug(text: str) -> str:
     """Return a name as a file is called: lower case, hyphens for whatever is neither a letter, a digit nor a dot."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+@contextmanager
+def _output_errors(what: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {what}: {error.strerror or error}", hint="make room, or choose another place"
+        ) from error
 
 
 def _umask() -> int:

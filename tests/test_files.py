@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgesod.errors import InputError, OutputError
-from edgesod.files import read_json, read_toml, replacing, replacing_folder, write_atomically
+from edgesod.files import Replacement, read_json, read_toml, replacing, replacing_folder, write_atomically
 
 
 def test_write_makes_parents_and_replaces(tmp_path: Path) -> None:
@@ -28,6 +28,21 @@ def test_failed_block_keeps_what_was_there(tmp_path: Path) -> None:
         raise ValueError
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["b.txt"]
+
+
+def test_a_replacement_is_what_it_became_first(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "b.txt"
+    for is_kept in (False, True):
+        replacement = Replacement(path)
+        replacement.path.write_text("whole")
+        for settle in (replacement.keep, replacement.discard)[:: 1 if is_kept else -1]:
+            settle()
+            assert os.listdir(path.parent) == (["b.txt"] if is_kept else [])
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        Replacement(path).keep()
+    assert os.listdir(path.parent) == ["b.txt"]
 
 
 def test_failed_folder_keeps_what_was_there(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from pathlib import Path
 
 from edgesod.cli import _options, _output
 
@@ -80,13 +81,10 @@ def _h264() -> tuple[str, str]:
 
 
 def _cameras() -> tuple[str, str]:
-    from pathlib import Path
-
     devices = sorted(Path("/dev").glob("video*"))
-    closed = [path for path in devices if not os.access(path, os.R_OK | os.W_OK)]
-    return ", ".join(
-        map(str, devices)
-    ) or "none is connected", "sudo usermod -aG video $USER, and log in again" if closed else ""
+    is_closed = any(not os.access(path, os.R_OK | os.W_OK) for path in devices)
+    found = ", ".join(map(str, devices)) or "none is connected"
+    return found, "sudo usermod -aG video $USER, and log in again" if is_closed else ""
 
 
 def _csi() -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import Any
 
 from edgesod.errors import UsageError
@@ -49,8 +50,8 @@ class Look:
     def threshold(self) -> float | None:
         return self._state.threshold
 
-    def set(self, effect: str | None = None, threshold: float | None = None) -> None:
-        """Change what is given and leave the rest; changes both or neither.
+    def set(self, effect: str | None = None, threshold: float | EllipsisType | None = ...) -> None:
+        """Change what is given and leave the rest; changes both or neither. The threshold ``None`` is each result's own again.
 
         Raises:
             UsageError: There is no such effect, it needs a background and there is none, or the threshold is not between 0
@@ -58,11 +59,11 @@ class Look:
         """
         if effect is not None:
             check_effect(effect, has_background=self._background is not None)
-        if threshold is not None and not (_is_number(threshold) and 0 < threshold < 1):
+        if threshold is not None and threshold is not ... and not (_is_number(threshold) and 0 < threshold < 1):
             raise UsageError(f"a threshold lies between 0 and 1, this is {threshold!r}", hint="--threshold 0.5")
         with self._lock:
             state = self._state
-            self._state = _State(effect or state.effect, state.threshold if threshold is None else float(threshold))
+            self._state = _State(effect or state.effect, state.threshold if threshold is ... else threshold)
 
     def as_dict(self) -> dict[str, Any]:
         """Return ``effect``, ``threshold`` (or ``None``) and whether there is a ``background``, ready for JSON."""

@@ -66,15 +66,15 @@ class OpenVinoSession(Session):
             raise BackendError(
                 f"this CPU has no bf16 arithmetic: OpenVINO finds {', '.join(capabilities())}", hint="use fp32 or int8"
             )
+        num_threads = resolve_threads(threads)
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": resolve_threads(threads),
+            "INFERENCE_NUM_THREADS": num_threads,
         }
-        if resolve_threads(threads) < resolve_threads(None):
-            settings["ENABLE_CPU_PINNING"] = (
-                False  # or it would keep to cores that others, two such engines or a pipeline's stages, also want
-            )
+        if num_threads < resolve_threads(None):
+            # or it would keep to cores that others, a second engine or a pipeline's stages, also want
+            settings["ENABLE_CPU_PINNING"] = False
         kept = CompiledFile(cache, path, _conditions(settings)) if cache is not None else None
         compiled = _restored(kept, settings) or _compiled(path, settings, kept)
         super().__init__(NAME, map(_spec, compiled.inputs), map(_spec, compiled.outputs))

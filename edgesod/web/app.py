@@ -42,7 +42,7 @@ class LookChange(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     effect: str = ""
-    threshold: float = 0.5
+    threshold: float | None = None
 
 
 def make_app(pictures: Pictures, monitor: Monitor, look: Look, *, on_started: Callable[[], None]) -> FastAPI:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgesod.errors import InputError, OutputError, UsageError
-from edgesod.stream import open_sink
+from edgesod.stream import Sink, open_sink
 from edgesod.stream.sinks import ring
 from edgesod.stream.sinks.ring import open_ring, ring_path
 from edgesod.types import Frame, Result
@@ -97,7 +99,7 @@ def test_a_slot_that_is_being_written_is_never_returned(name: str) -> None:
 _WRITE = """
 import sys, time
 import numpy as np
-from edgesod.stream import open_sink
+from edgesod.stream import Sink, open_sink
 from edgesod.types import Frame, Result
 image = np.zeros((240, 320, 3), np.uint8)
 results = [Result(np.full((240, 320), level % 2, np.float32), (240, 320)) for level in range(2)]
@@ -145,6 +147,45 @@ def test_a_name_that_another_run_writes_to_is_refused(name: str) -> None:
         third.write(frame_of(3).image, frame_of(3), result_of(3))
         with open_ring(name) as reader:
             assert not reader.is_finished
+
+
+def test_of_two_that_begin_at_once_one_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    barrier, refused = threading.Barrier(2), []
+    fill = os.posix_fallocate
+    monkeypatch.setattr(os, "posix_fallocate", lambda *args: (time.sleep(0.2), fill(*args)))  # for the other one to catch up
+    sinks = [open_sink(f"ring://{name}") for _ in range(2)]
+
+    def begin(sink: Sink) -> None:
+        barrier.wait()
+        try:
+            sink.write(frame_of(0).image, frame_of(0), result_of(1))
+        except OutputError as error:
+            refused.append((sink, str(error)))
+
+    threads = [threading.Thread(target=begin, args=(sink,)) for sink in sinks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ((loser, message),) = refused
+    assert "another run writes" in message
+    loser.close()
+    with open_ring(name) as reader:
+        assert reader.latest() is not None
+    for sink in sinks:
+        sink.close()
+
+
+def test_a_ring_that_cannot_be_put_in_its_place_is_an_output_error(name: str) -> None:
+    sink = open_sink(f"ring://{name}")
+    ring_path(name).mkdir()
+    try:
+        with pytest.raises(OutputError, match="cannot write"):
+            sink.write(frame_of(0).image, frame_of(0), result_of(1))
+        sink.abort()  # what is there is not its own to take away
+        assert ring_path(name).is_dir()
+    finally:
+        ring_path(name).rmdir()
 
 
 def test_a_reader_hears_that_the_writer_was_killed_and_the_next_one_takes_its_place(name: str) -> None:

@@ -51,7 +51,7 @@ class Screen:
 def screen(tmp_path: Path) -> Iterator[Screen]:
     if not (shutil.which("Xvfb") and shutil.which("xdotool")):
         pytest.skip("needs Debian's packages: apt install xvfb xdotool")
-    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-nolisten", "tcp", "-fbdir", str(tmp_path)]
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-nolisten", "tcp", "-noreset", "-fbdir", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:

@@ -92,6 +92,10 @@ def test_the_page_shows_and_switches(run: Run, open_tab: Callable[..., Any], siz
         until(lambda: is_mask(shown(tab)), "the mask in the picture")
         tab.locator("#threshold").fill("0.8")
         until(lambda: run.look.threshold == 0.8, "the threshold")
+        tab.locator("#own-threshold").click()
+        until(lambda: run.look.threshold is None, "the model's own threshold")
+        until(lambda: tab.locator("#threshold-value").inner_text() == "0.50, the model's own", "its value")
+        assert not tab.locator("#own-threshold").is_visible()
         with tab.expect_download() as download:
             tab.locator("#snapshot").click()
         snapshot = cv2.imread(str(download.value.path()))

@@ -115,6 +115,8 @@ def test_switches_change_the_pictures(run: Run) -> None:
         shown = cv2.imdecode(np.frombuffer(get(run, "/snapshot.png").content, np.uint8), cv2.IMREAD_COLOR)
     assert (shown[:, :140] == 255).all()
     assert (shown[:, 180:] == 0).all()
+    answer = requests.post(run.base + "/api/look", json={"threshold": None}, timeout=LIMIT_S)
+    assert answer.json() == {"effect": "mask", "threshold": None, "background": False}
 
 
 def test_whoever_watches_hears_the_past_the_present_and_the_end(run: Run) -> None:

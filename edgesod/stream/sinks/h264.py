@@ -21,7 +21,7 @@ MAX_LENGTH = 16_384
 
 _ENCODER = {"preset": "veryfast", "bf": "0", "x264-params": "subme=1:me=dia:partitions=i4x4,i8x8:no-cabac=1"}
 """``veryfast`` with the cheapest search, motion of whole macroblocks alone, and the cheaper entropy code. The last two take another
-sixth to a third off the encoder's time for about a tenth more bytes and the same PSNR and SSIM; ``superfast`` takes as long for nearly
+seventh to a quarter off the time for about a tenth more bytes and the same PSNR and SSIM; ``superfast`` takes as long for nearly
 twice the bytes."""
 
 _TIME_BASE = Fraction(1, 90_000)

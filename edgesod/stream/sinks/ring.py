@@ -35,6 +35,8 @@ import struct
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -162,18 +164,17 @@ class RingSink(Sink):
     def _begin(self, mask_bytes: int) -> None:
         self._slot_bytes = _HEAD_BYTES + (mask_bytes + 63) // 64 * 64
         length = _HEADER.size + SLOTS * self._slot_bytes
-        self._refuse_a_second()  # the first frame may come long after the opening
-        # Moved into place whole, so that a reader finds a ring or none.
-        with replacing(self._path) as temporary:
-            self._file = open(temporary, "r+b")  # noqa: SIM115  (its lock lasts as long as the ring)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                os.posix_fallocate(self._file.fileno(), 0, length)
-                self._map = mmap.mmap(self._file.fileno(), length)
-            except OSError:
-                self._file.close()
-                raise
-            _HEADER.pack_into(self._map, 0, _MAGIC, VERSION, SLOTS, self._slot_bytes, 0, 0, os.getpid())
+        with _alone_in(self._path.parent), ExitStack() as opened:
+            self._refuse_a_second()  # the first frame may come long after the opening
+            # Moved into place whole, so that a reader finds a ring or none.
+            with replacing(self._path) as temporary:
+                file = opened.enter_context(open(temporary, "r+b"))  # its lock lasts as long as the ring
+                fcntl.flock(file, fcntl.LOCK_EX)
+                os.posix_fallocate(file.fileno(), 0, length)
+                memory = opened.enter_context(mmap.mmap(file.fileno(), length))
+                _HEADER.pack_into(memory, 0, _MAGIC, VERSION, SLOTS, self._slot_bytes, 0, 0, os.getpid())
+            opened.pop_all()
+        self._file, self._map = file, memory
 
     def _refuse_a_second(self) -> None:
         try:
@@ -294,6 +295,17 @@ def ring_path(name: str) -> Path:
         raise UsageError(f"{name!r} is no name of a ring", hint="letters, digits, - and _: ring://masks")
     shared = Path("/dev/shm")
     return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"edgesod-{name}"
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs from making a ring at the same time: two would both find a name free."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_written(file: IO[bytes]) -> bool:

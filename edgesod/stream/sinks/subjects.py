@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from edgesod.errors import OutputError
-from edgesod.files import replacing
+from edgesod.files import Replacement
 from edgesod.stream.base import Sink
 from edgesod.types import Frame, Result
 
@@ -38,13 +38,10 @@ class SubjectsSink(Sink):
 
     def __init__(self, path: Path, *, is_live: bool = False) -> None:
         self.name = str(path)
-        self._path = path
-        self._is_live = is_live
-        self._place = ExitStack()
+        self._replacement = None if is_live else Replacement(path)
         try:
-            if is_live:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            where = path if is_live else self._place.enter_context(replacing(path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            where = self._replacement.path if self._replacement else path
             self._file = open(where, "w", encoding="utf-8", buffering=1)  # noqa: SIM115  (open for as long as the sink)
         except OSError as error:
             raise self._failure(error) from error
@@ -72,18 +69,20 @@ class SubjectsSink(Sink):
 
     def close(self) -> None:
         """See :meth:`Sink.close`."""
-        self._file.close()
-        self._place.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            self.abort()
+            raise self._failure(error) from error
+        if self._replacement:
+            self._replacement.keep()
 
     def abort(self) -> None:
         """See :meth:`Sink.abort`; what is known of a live source stays."""
         with suppress(OSError):  # no room for the last line: known already
             self._file.close()
-        self._place.__exit__(_Aborted, _Aborted(), None)  # with an exception `replacing` removes the temporary file
+        if self._replacement:
+            self._replacement.discard()
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write {self.name}: {error.strerror or error}", hint="make room, or choose another place")
-
-
-class _Aborted(Exception):
-    pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from edgesod.errors import OutputError
-from edgesod.files import replacing
+from edgesod.files import Replacement
 from edgesod.stream.base import Sink, as_bgr
 from edgesod.stream.sinks.h264 import DEFAULT_FPS, MAX_LENGTH, H264Stream
 from edgesod.types import Frame, Result
@@ -52,8 +51,7 @@ class VideoSink(Sink):
         self._fps = fps or DEFAULT_FPS
         self._size_hw = size_hw
         self._is_live = is_live
-        self._place = ExitStack()
-        self._temporary = self._place.enter_context(replacing(path))
+        self._file = Replacement(path)
         self._container: OutputContainer | None = None
         self._stream: H264Stream | None = None
         self._is_closed = False
@@ -83,22 +81,21 @@ class VideoSink(Sink):
             self._give_up()
             raise self._failure(error) from error
         self._is_closed = True
-        self._place.close()
+        self._file.keep()
 
     def abort(self) -> None:
         if self._is_closed:
             return
         self._close_container()
-        # Leaving with an exception makes `replacing` remove the temporary file.
-        self._place.__exit__(_Aborted, _Aborted(), None)
+        self._file.discard()
 
     def _give_up(self) -> None:
         """Keep what was written of pictures that do not come again, and throw the rest away."""
-        if self._is_live and self._temporary.stat().st_size > 0:
+        if self._is_live and self._file.path.stat().st_size > 0:
             self._close_container()
             if self._path.suffix.lower() != ".mkv":
-                _cut_to_whole_pieces(self._temporary)
-            self._place.close()
+                _cut_to_whole_pieces(self._file.path)
+            self._file.keep()
         else:
             self.abort()
 
@@ -116,7 +113,7 @@ class VideoSink(Sink):
             message = f"cannot write {self._path}: H.264 ends at {MAX_LENGTH} pixels, the picture is {size_hw[1]}×{size_hw[0]}"
             raise OutputError(message, hint="write pictures: a folder, or out_%04d.png")
         options = _IN_PIECES if self._is_live and self._path.suffix.lower() != ".mkv" else {}
-        container = av.open(f"file:{self._temporary}", "w", options=options)
+        container = av.open(f"file:{self._file.path}", "w", options=options)
         return container, H264Stream(container, size_hw, self._fps, _ENCODER)
 
     def _failure(self, error: Exception) -> OutputError:
@@ -137,7 +134,3 @@ def _cut_to_whole_pieces(path: Path) -> None:
             if name in (b"moov", b"mdat"):
                 whole = at
         file.truncate(whole)
-
-
-class _Aborted(Exception):
-    pass

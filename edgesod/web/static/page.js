@@ -176,6 +176,7 @@ function showLook(look, effects, own) {
   const value = look.threshold ?? own ?? null;
   if (value !== null) slider.value = value;
   showThreshold(value, look.threshold === null ? ", the model's own" : "");
+  $("own-threshold").hidden = look.threshold === null;
 }
 
 function showThreshold(value, whose = "") {
@@ -225,6 +226,8 @@ slider.addEventListener("input", () => {
   showThreshold(slider.value);
   send({ threshold: Number(slider.value) });
 });
+
+$("own-threshold").addEventListener("click", () => send({ threshold: null }));
 
 // --- small helpers
 
