@@ -62,7 +62,7 @@ def main() -> None:
     which.add_argument("--out", type=Path, help="run folder to train in; goes on with what is there")
     which.add_argument("--checkpoint", type=Path, help="ship this one and train nothing")
     which.add_argument("--weights", type=Path, help="ship these, trained here as whatever they say, and train nothing")
-    parser.add_argument("--model", help="of --weights: a variant to make of them; what they say themselves by default")
+    parser.add_argument("--model", help="with --weights: a variant to make of them; what they say themselves by default")
     parser.add_argument(
         "--history", type=Path, nargs="*", default=[], help="log.jsonl of each run before that one, oldest first"
     )
@@ -74,6 +74,8 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what else the card should say of the training")
     parser.add_argument("--into", type=Path, default=ROOT, help="checkout to write to")
     options = parser.parse_args()
+    if options.model is not None and options.weights is None:
+        parser.error("--model goes with --weights: a run says itself what it trained")
 
     if options.out is not None:
         train.command(data=options.data, out=options.out, recipe=options.recipe, resume=True)

@@ -113,7 +113,7 @@ def _require_saliency(session: Session, recipe: Recipe, onnx: Path) -> None:
         return  # the runtime says what does not fit
     for name, found in session.run({image.name: preprocess(photograph(), recipe).astype(image.dtype)}).items():
         low, high = float(found.min()), float(found.max())
-        if low < -_ROUNDING or high > 1 + _ROUNDING:
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN neither
             raise InputError(
                 f"{onnx} returns {name} from {low:.3g} to {high:.3g} for a photograph, and a saliency map is within [0, 1]",
                 hint="put the sigmoid into the network before it is exported; `edgesod export` does",

@@ -68,7 +68,9 @@ def command(
 
     source = recipe_and_onnx(model=model, precision="int8", weights=weights, onnx=onnx, recipe_file=recipe_file, size=size)
     if out is not None and out.suffix != ".json":
-        raise UsageError(f"--out {out} names no JSON file, which a table is", hint=f"--out {out.stem or 'table'}.json")
+        raise UsageError(
+            f"--out {out} names no JSON file, which a table is", hint=f"--out {out.parent / (out.stem or 'table')}.json"
+        )
     with source as (recipe, fp32_onnx):
         path = out or Path(f"{recipe.stem}.json")
         if table is not None:

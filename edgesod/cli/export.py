@@ -28,7 +28,7 @@ def command(
     from edgesod.cli._source import from_weights
 
     if out is not None and out.suffix != ".onnx":
-        raise UsageError(f"--out {out} names no ONNX file", hint=f"--out {out.stem or 'model'}.onnx")
+        raise UsageError(f"--out {out} names no ONNX file", hint=f"--out {out.parent / (out.stem or 'model')}.onnx")
     made = from_weights()
     recipe = made.weights_recipe(weights, "fp32", model=model, size=size)
     path = out or Path(f"{recipe.stem}.onnx")

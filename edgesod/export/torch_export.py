@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     Module: TypeAlias = nn.Module
+
+FloatT = TypeVar("FloatT", np.float32, np.float64)
 
 log = logging.getLogger("edgesod.export")
 
@@ -74,8 +76,8 @@ def export_onnx(
         onnx.save(model, temporary)
 
 
-def run_torch(module: Module, image_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the map that :func:`export_onnx` would export, float32 ``(1, 1, H, W)`` in [0, 1], for one input tensor.
+def run_torch(module: Module, image_NCHW: NDArray[FloatT]) -> NDArray[FloatT]:
+    """Return the map that :func:`export_onnx` would export, ``(1, 1, H, W)`` in [0, 1], for one input tensor of its dtype.
 
     Raises:
         InputError: The network does not run at this size.
@@ -84,20 +86,14 @@ def run_torch(module: Module, image_NCHW: NDArray[np.float32]) -> NDArray[np.flo
 
     height, width = image_NCHW.shape[-2:]
     with _inference(module, (height, width)) as network:
-        saliency: NDArray[np.float32] = network(torch.from_numpy(image_NCHW).to(_device(module))).cpu().numpy()
+        saliency: NDArray[FloatT] = network(torch.from_numpy(image_NCHW).to(_device(module))).cpu().numpy()
     return saliency
 
 
 def rounding_of(module: Module, image_NCHW: NDArray[np.float32]) -> float:
-    """Return how far torch's own FP32 map is from its FP64 one: the largest absolute difference."""
-    import torch
-
-    height, width = image_NCHW.shape[-2:]
-    maps = []
-    for network, dtype in ((module, torch.float32), (copy.deepcopy(module).double(), torch.float64)):
-        with _inference(network, (height, width)) as inference:
-            maps.append(inference(torch.from_numpy(image_NCHW).to(_device(network), dtype)).double().cpu().numpy())
-    return float(np.abs(maps[0] - maps[1]).max())
+    """Return how far torch's FP32 map of an image is from its FP64 one: the largest absolute difference."""
+    exact = run_torch(copy.deepcopy(module).cpu().double(), image_NCHW.astype(np.float64))
+    return float(np.abs(run_torch(module, image_NCHW) - exact).max())
 
 
 @contextmanager

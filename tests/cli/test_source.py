@@ -113,11 +113,12 @@ def test_logits_are_not_taken_for_a_map(tmp_path: Path) -> None:
     model = onnx.load(str(path))
     sigmoid = model.graph.node[-1]
     assert sigmoid.op_type == "Sigmoid"
-    sigmoid.op_type = "Identity"
-    onnx.save(model, str(path))
-    with pytest.raises(InputError, match=r"tiny\.onnx returns saliency from -?\d.* a saliency map is within \[0, 1\]"):
-        with recipe_and_onnx(model=None, precision="fp32", onnx=path):
-            pass
+    for op_type, seen in (("Identity", r"-?\d"), ("Log", "nan")):
+        sigmoid.op_type = op_type
+        onnx.save(model, str(path))
+        with pytest.raises(InputError, match=rf"tiny\.onnx returns saliency from {seen}.* a saliency map is within \[0, 1\]"):
+            with recipe_and_onnx(model=None, precision="fp32", onnx=path):
+                pass
 
 
 def test_what_a_file_says_survives_and_the_first_output_alone_is_kept(tmp_path: Path) -> None:

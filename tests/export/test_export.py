@@ -188,6 +188,13 @@ def test_twice_the_rounding_of_fp32_passes_parity_and_nothing_else_does(
     assert not path.exists()
 
 
+def test_more_than_a_grey_level_never_passes_however_coarse_fp32_is(sample: NDArray[np.float32], tmp_path: Path) -> None:
+    assert export_model(Rounding(1.2e-2), SIZE_HW, tmp_path / "fine.onnx", sample).largest < 1 / 255
+    with pytest.raises(CheckFailed, match=r"bound 0\.0039"):  # off by as much as it is coarse, so twice that would pass
+        export_model(Rounding(0.1), SIZE_HW, tmp_path / "coarse.onnx", sample)
+    assert [path.name for path in tmp_path.iterdir()] == ["fine.onnx"]
+
+
 def test_when_onnxsim_fails_the_plain_file_is_kept(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

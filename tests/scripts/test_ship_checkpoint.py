@@ -204,6 +204,15 @@ def test_model_and_table_are_put_in_place_together_or_not_at_all(tmp_path: Path,
     assert (tmp_path / calib.name).read_text() == "new"
 
 
+def test_a_run_is_not_given_another_network(
+    ship: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ship", "--data", "set", "--checkpoint", "run", "--model", "u2netp-fast"])
+    with pytest.raises(SystemExit):
+        ship.main()
+    assert "--model goes with --weights" in capsys.readouterr().err
+
+
 def test_history_counts_over_runs_and_ends_with_the_checkpoint(tmp_path: Path, card: ModuleType) -> None:
     scores = {"validation_size": 32, "max_f": 0.5, "max_f_mean": 0.4, "mae": 0.2, "blank": 0.0}
     first = [{"seen": 3600, "loss": 1.0, "images_per_s": 1.0}, {"seen": 4000, **scores}]

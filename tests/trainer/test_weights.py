@@ -163,7 +163,9 @@ def test_a_file_that_is_not_there(network: nn.Module, tmp_path: Path) -> None:
     (tmp_path / "checkpoint-000000008" / "ema.safetensors").touch()
     with pytest.raises(InputError) as caught:
         networks.weights_metadata(tmp_path)
-    assert caught.value.hint == f"give {tmp_path / 'checkpoint-000000008' / 'ema.safetensors'}"
+    with pytest.raises(InputError) as inside:
+        networks.weights_metadata(tmp_path / "checkpoint-000000008")
+    assert caught.value.hint == inside.value.hint == f"give {tmp_path / 'checkpoint-000000008' / 'ema.safetensors'}"
 
 
 def _imagenet(blocks: dict[int, int], convolutions: int, *, projects_first: bool) -> State:

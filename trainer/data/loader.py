@@ -142,23 +142,19 @@ def _collate(samples: list[tuple[Tensor, Tensor, str] | EdgesodError]) -> Loaded
     return images, masks, list(stems)
 
 
-def normalise_batch(images: Tensor, masks: Tensor, how: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Return what a network is fed and the truth, from two uint8 batches.
+def normalise_batch(images: Tensor, how: Preprocessing) -> Tensor:
+    """Return what a network is fed: float32 ``(N, 3, H, W)``, channels-last in memory, channels in the order asked for.
 
     Args:
         images: uint8 RGB ``(N, 3, H, W)``.
-        masks: uint8 ``(N, 1, H, W)``.
         how: Channel order, divisor, mean and standard deviation; resizing has happened.
-
-    Returns:
-        float32 ``(N, 3, H, W)``, channels in the order asked for, and float32 ``(N, 1, H, W)`` in [0, 1].
     """
     x = images.float()
     if how.colour == "BGR":
         x = x.flip(1)
     divisor = x.amax((1, 2, 3), keepdim=True).clamp(min=1) if how.divide_by == "max" else float(how.divide_by)
     mean, std = (torch.tensor(values, device=x.device)[:, None, None] for values in (how.mean, how.std))
-    return (x - mean * divisor) / (std * divisor), masks.float() / 255
+    return ((x - mean * divisor) / (std * divisor)).contiguous(memory_format=torch.channels_last)
 
 
 def _quiet_worker(_: int) -> None:

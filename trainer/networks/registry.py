@@ -157,7 +157,7 @@ def freeze_batch_norm(module: nn.Module) -> None:
 
 def _require_file(path: Path) -> None:
     if path.is_dir():
-        inside = sorted(path.glob("**/ema.safetensors"))
+        inside = [*path.glob("ema.safetensors"), *sorted(path.glob("checkpoint-*/ema.safetensors"))]
         raise InputError(f"{path} is a folder, not a file of weights", hint=f"give {inside[-1]}" if inside else "")
     if not path.is_file():
         raise InputError(f"there is no weights file at {path}")

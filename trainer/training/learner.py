@@ -122,10 +122,10 @@ class Learner:
         self.stepper.zero_grad(set_to_none=True)
         losses = []
         for k, (images, masks, stems) in enumerate(batches):
-            x, truth = normalise_batch(images, masks, self.about.preprocessing)
+            x, truth = normalise_batch(images, self.about.preprocessing), masks.float() / 255
             taught = self.teacher(images) if self.teacher is not None else None
             with self.fabric.no_backward_sync(self.model, enabled=k < len(batches) - 1):
-                loss = self.loss_of(self.model(x.contiguous(memory_format=torch.channels_last)), truth, taught)
+                loss = self.loss_of(self.model(x), truth, taught)
                 if not torch.isfinite(loss.total):
                     raise CheckFailed(
                         f"the loss is {float(loss.total.detach())} after {seen} images, in the batch {', '.join(stems)}",

@@ -42,7 +42,6 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Return its prediction, float32 ``(N, 1, H, W)`` in [0, 1], for uint8 RGB ``(N, 3, H, W)`` on the device."""
-        x, _ = normalise_batch(images, images[:, :1], self._fed)
         with self._fabric.autocast():
-            prediction = self._network(x.contiguous(memory_format=torch.channels_last))[0]
+            prediction = self._network(normalise_batch(images, self._fed))[0]
         return torch.sigmoid(prediction.float())

@@ -29,8 +29,7 @@ def validate(model: nn.Module, source: EvaluationSet, stems: Sequence[str], size
         image_BGR, mask = source.read(stem)
         small = cv2.cvtColor(resize_image(image_BGR, (size, size), how.resize), cv2.COLOR_BGR2RGB)
         pixels = torch.from_numpy(small).permute(2, 0, 1)[None].to(device)
-        x, _ = normalise_batch(pixels, pixels[:, :1], how)
-        logits = model(x.contiguous(memory_format=torch.channels_last))[0]
+        logits = model(normalise_batch(pixels, how))[0]
         saliency = torch.sigmoid(logits.float())[0, 0].cpu().numpy()
         scorer.add(resize_map(saliency, mask.shape), mask)
         blank += int(saliency.max() < 0.5 or saliency.min() >= 0.5)
