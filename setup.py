@@ -59,7 +59,7 @@ setup(
         "edgesod._calib": ["*.json"],
         "edgesod.bench": ["*.css"],
         "edgesod.web": ["static/*"],
-        "trainer": ["recipes/*.toml"],
+        "trainer": ["recipes/*.toml", "kernels/*.c", "kernels/*.h"],
     },
     install_requires=BASE,
     extras_require=EXTRAS,

@@ -32,6 +32,13 @@ def engines_root() -> Path:
     return Path(os.environ.get("EDGESOD_ENGINES") or "engines")
 
 
+def cache() -> Path:
+    """Return where downloads and compiled kernels are kept: ``$EDGESOD_CACHE``, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("EDGESOD_CACHE") or user_cache_path("edgesod", appauthor=False))
+
+
 def _installed_or_checkout(installed: str, checkout: str) -> Path:
     inside = _PACKAGE / installed
     return inside if inside.is_dir() else _PACKAGE.parent / checkout

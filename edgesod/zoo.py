@@ -7,7 +7,6 @@ BAPoolNet the authors link to file hosters and publish no hash: download them by
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,11 +123,8 @@ def official(name: str) -> OfficialWeights:
 
 
 def cached(weights: OfficialWeights) -> Path:
-    """Return where a download lies or will lie: under ``$EDGESOD_CACHE``, else the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    root = Path(os.environ.get("EDGESOD_CACHE") or user_cache_path("edgesod", appauthor=False))
-    return root / "weights" / f"{weights.name}-{weights.sha256[:12]}.onnx"
+    """Return where a download lies or will lie."""
+    return assets.cache() / "weights" / f"{weights.name}-{weights.sha256[:12]}.onnx"
 
 
 def fetch(weights: OfficialWeights, on_progress: Callable[[int, int | None], None] = lambda _done, _total: None) -> Path:

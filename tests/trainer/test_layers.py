@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.networks.layers import upsample
+from trainer.kernels import upsample
 
 
 @pytest.mark.parametrize("channels", [1, 6])

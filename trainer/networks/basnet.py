@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from trainer.kernels import concat_upsampled, conv_norm_relu, halve, upsample
 
 from .config import AUTHORS_IMAGENET, NetworkConfig, Paper, Speed
-from .layers import halve, require_multiple_of_32, upsample
+from .layers import require_multiple_of_32
 from .resnet import Backbone, BasicBlock, basic_layer
 
 # (channels in, between, out, dilations) of the three convolutions of each decoder stage, deepest first
@@ -66,7 +67,8 @@ class BASNet(nn.Module):
         x = bridge = self._stage("bg", skips[-1])
         maps = [upsample(self.get_submodule("outconvb")(bridge), 32)]
         for k in range(6, 0, -1):
-            x = self._stage(f"{k}d", torch.cat((x if k == 6 else upsample(x), skips[k - 1]), 1))
+            x = torch.cat((x, skips[k - 1]), 1) if k == 6 else concat_upsampled(x, skips[k - 1])
+            x = self._stage(f"{k}d", x)
             side = self.get_submodule(f"outconv{k}")(x)
             maps.insert(0, side if k == 1 else upsample(side, 2 ** (k - 1)))
         bridge_map = maps.pop()
@@ -74,7 +76,7 @@ class BASNet(nn.Module):
 
     def _encode(self, x: Tensor) -> list[Tensor]:
         """Return the six encoder maps, at 1, 1/2, 1/4, 1/8, 1/16 and 1/32 of the input."""
-        x = F.relu(self.inbn(self.inconv(x)), inplace=True)
+        x = conv_norm_relu(self.inconv, self.inbn, x)
         levels = []
         for k in range(1, 5):
             x = self.get_submodule(f"encoder{k}")(x)
@@ -94,8 +96,7 @@ class BASNet(nn.Module):
 
     def _stage(self, name: str, x: Tensor) -> Tensor:
         for part in "1m2":
-            x = self.get_submodule(f"bn{name}_{part}")(self.get_submodule(f"conv{name}_{part}")(x))
-            x = F.relu(x, inplace=True)
+            x = conv_norm_relu(self.get_submodule(f"conv{name}_{part}"), self.get_submodule(f"bn{name}_{part}"), x)
         return x
 
 
@@ -120,11 +121,11 @@ class RefUnet(nn.Module):
             x = self._conv_bn_relu(str(k), x if k == 1 else halve(x))
             levels.append(x)
         for k in range(4, 0, -1):
-            x = self._conv_bn_relu(f"_d{k}", torch.cat((upsample(x), levels[k - 1]), 1))
+            x = self._conv_bn_relu(f"_d{k}", concat_upsampled(x, levels[k - 1]))
         return logits + self.conv_d0(x)
 
     def _conv_bn_relu(self, name: str, x: Tensor) -> Tensor:
-        return F.relu(self.get_submodule(f"bn{name}")(self.get_submodule(f"conv{name}")(x)), inplace=True)
+        return conv_norm_relu(self.get_submodule(f"conv{name}"), self.get_submodule(f"bn{name}"), x)
 
 
 def _fill_untrained_norm(_module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

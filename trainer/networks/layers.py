@@ -40,28 +40,6 @@ def require_at_least(x: Tensor, smallest: int, network: str) -> None:
         raise ValueError(f"{network} takes heights and widths of at least {smallest}, got {height}×{width}")
 
 
-def halve(x: Tensor) -> Tensor:
-    """Max-pool 2×2; an odd last row or column is kept."""
-    return F.max_pool2d(x, 2, stride=2, ceil_mode=True)
-
-
-def upsample(x: Tensor, factor: int = 2) -> Tensor:
-    """Enlarge bilinearly by a whole factor, pixel areas aligned."""
-    y = F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
-    if y.requires_grad and y.device.type == "cpu" and not torch.jit.is_tracing():
-        # after a concatenation the gradient is a slice, which torch's backward takes apart plane by plane, at five times the
-        # cost of packing it first
-        y.register_hook(_pack)
-    return y
-
-
-def _pack(gradient: Tensor | None) -> Tensor | None:
-    # a slice of channels alone is packed; where nothing flows back there is none
-    if gradient is None or gradient.is_contiguous() or gradient.stride(1) != 1:
-        return gradient
-    return gradient.contiguous(memory_format=torch.channels_last)
-
-
 def resize_to(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Resize bilinearly to a size, corner pixels aligned, as the PoolNet family and SRM are trained."""
     if static_size(x) == size_hw:

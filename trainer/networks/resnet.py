@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainer.kernels import norm_relu
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -41,7 +43,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = norm_relu(self.bn1, self.conv1(x))
         return F.relu(self.bn2(self.conv2(x)) + residual, inplace=True)
 
 
@@ -61,8 +63,8 @@ class CaffeBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = norm_relu(self.bn1, self.conv1(x))
+        x = norm_relu(self.bn2, self.conv2(x))
         return F.relu(self.bn3(self.conv3(x)) + residual, inplace=True)
 
 
@@ -79,7 +81,7 @@ class CaffeResNet50(nn.Module):
         self.layer4 = _bottlenecks(1024, 512, 3, dilation=2)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        stem = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        stem = norm_relu(self.bn1, self.conv1(x))
         layer1 = self.layer1(F.max_pool2d(stem, 3, stride=2, padding=1, ceil_mode=True))
         layer2 = self.layer2(layer1)
         layer3 = self.layer3(layer2)

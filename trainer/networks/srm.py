@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgesod.recipe import Preprocessing
+from trainer.kernels import norm_relu
 
 from .config import NetworkConfig, Paper
 from .layers import pool_by_side, require_at_least, resize_to, static_size
@@ -106,11 +107,11 @@ class PreActResNet50(nn.Module):
             self.norms.append(nn.BatchNorm2d(c_in))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.relu(self.bn1(self.conv1(self.data_bn(x))), inplace=True)
+        x = norm_relu(self.bn1, self.conv1(self.data_bn(x)))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         features = []
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.relu(norm(layer(x)), inplace=True)
+            x = norm_relu(norm, layer(x))
             features.append(x)
         return features[1:]
 
@@ -139,9 +140,9 @@ class PreActBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual = x if self.expand is None else self.expand(x)
         if self.bn1 is not None:
-            x = F.relu(self.bn1(x), inplace=True)
-        x = F.relu(self.bn2(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn3(self.conv2(x)), inplace=True)
+            x = norm_relu(self.bn1, x)
+        x = norm_relu(self.bn2, self.conv1(x))
+        x = norm_relu(self.bn3, self.conv2(x))
         return self.conv3(x) + residual
 
 

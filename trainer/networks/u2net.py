@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from trainer.kernels import concat_upsampled, conv_norm_relu, halve, upsample
 
 from .config import AUTHORS_IMAGENET, NetworkConfig, Paper, Speed
-from .layers import halve, require_multiple_of_32, upsample
+from .layers import require_multiple_of_32
 
 # (block depth, in, mid, out) of the eleven stages; depth 0 is the dilated RSU-4F.
 _FULL = {
@@ -81,7 +82,7 @@ class U2Net(nn.Module):
                 x = halve(x)
         sides = [self.get_submodule("side6")(x)]
         for k in range(5, self.first_side - 1, -1):
-            x = self.get_submodule(f"stage{k}d")(torch.cat((upsample(x), encoder[k - 1]), 1))
+            x = self.get_submodule(f"stage{k}d")(concat_upsampled(x, encoder[k - 1]))
             sides.insert(0, self.get_submodule(f"side{k}")(x))
         maps = [side if k == 1 else upsample(side, 2 ** (k - 1)) for k, side in enumerate(sides, self.first_side)]
         return [self.outconv(torch.cat(maps, 1)), *maps]
@@ -115,7 +116,8 @@ class RSU(nn.Module):
         x = self.get_submodule(f"rebnconv{self.depth}")(x)
         for k in range(self.depth - 1, 0, -1):
             skip = levels[k - 1]
-            x = self.get_submodule(f"rebnconv{k}d")(torch.cat((x if k == self.depth - 1 else upsample(x), skip), 1))
+            x = torch.cat((x, skip), 1) if k == self.depth - 1 else concat_upsampled(x, skip)
+            x = self.get_submodule(f"rebnconv{k}d")(x)
         return x + residual
 
 
@@ -154,7 +156,7 @@ class ConvBnRelu(nn.Module):
         self.bn_s1 = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn_s1(self.conv_s1(x)), inplace=True)
+        return conv_norm_relu(self.conv_s1, self.bn_s1, x)
 
 
 def u2net() -> U2Net:

@@ -42,7 +42,7 @@ class Muon(torch.optim.AdamW):
             {"params": filters, "lr_share": 1.0, "is_orthogonal": True},
             {"params": rest, "lr_share": _ADAMW_SHARE, "is_orthogonal": False},
         ]
-        super().__init__(groups, lr=lr, weight_decay=weight_decay, foreach=True)
+        super().__init__(groups, lr=lr, weight_decay=weight_decay, **_implementation(module))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -102,6 +102,11 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     return x.mT if is_tall else x
 
 
+def _implementation(module: nn.Module) -> dict[str, bool]:
+    # fused is five times as fast on a CPU; on GPUs it would unscale fp16's gradients itself, after they were to be clipped
+    return {"fused" if next(module.parameters()).device.type == "cpu" else "foreach": True}
+
+
 def make_optimizer(recipe: TrainingRecipe, module: nn.Module) -> torch.optim.Optimizer:
     """Return the recipe's optimiser over ``module``; the loop sets the learning rate before every step."""
     decay = recipe.weight_decay
@@ -115,7 +120,7 @@ def make_optimizer(recipe: TrainingRecipe, module: nn.Module) -> torch.optim.Opt
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=1.0, momentum=recipe.momentum, weight_decay=decay, foreach=True)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return kind(groups, lr=1.0, weight_decay=decay, foreach=True)
+    return kind(groups, lr=1.0, weight_decay=decay, **_implementation(module))
 
 
 def set_learning_rate(groups: Iterable[dict[str, Any]], rate: float) -> None:

@@ -1,0 +1,216 @@
+"""The compiled kernels do what torch's operators do in float64, and step aside where they are not meant for the case."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import Tensor, nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from trainer import kernels  # noqa: E402
+from trainer.kernels.library import library  # noqa: E402
+
+needs_kernels = pytest.mark.skipif(library() is None, reason="needs Linux and a C compiler with OpenMP")
+SHAPES = ((2, 16, 34, 30), (3, 48, 7, 9), (1, 64, 128, 130), (4, 32, 1, 1))
+
+
+def _random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).contiguous(memory_format=torch.channels_last)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels)
+    with torch.no_grad():
+        norm.weight.copy_(_random(1, channels, 1, 1, seed=1).flatten())
+        norm.bias.copy_(_random(1, channels, 1, 1, seed=2).flatten())
+    return norm
+
+
+def _in_double(norm: nn.BatchNorm2d, x: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
+    norm, x = copy.deepcopy(norm).double(), x.detach().double().requires_grad_()
+    y = F.relu(norm(x))
+    y.backward(dy.double())
+    return y.detach(), x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var
+
+
+def _assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
+    assert float((ours - theirs).detach().abs().max()) <= tolerance * float(theirs.detach().abs().max())
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_norm_relu_is_torchs_in_float64(shape: tuple[int, ...], threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        norm, x, dy = _norm(shape[1]), (_random(*shape) + 2).requires_grad_(), _random(*shape, seed=3)
+        expected = _in_double(norm, x, dy)
+        y = kernels.norm_relu(norm, x)
+        y.backward(dy)
+    finally:
+        torch.set_num_threads(before)
+    assert "NormRelu" in type(y.grad_fn).__name__
+    assert norm.num_batches_tracked == 1
+    found = (y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var)
+    for ours, theirs in zip(found, expected, strict=True):
+        _assert_close(ours, theirs, 1e-5)
+
+
+@needs_kernels
+def test_a_mean_far_from_zero_leaves_the_variance() -> None:
+    norm, x = _norm(32), (_random(2, 32, 40, 40) + 3000).requires_grad_()
+    expected = _in_double(norm, x, torch.ones_like(x))
+    y = kernels.norm_relu(norm, x)
+    _assert_close(y, expected[0], 1e-3)  # numbers near 3,000 are 0.0002 apart
+    _assert_close(norm.running_var, expected[5], 1e-5)
+
+
+@needs_kernels
+def test_sums_are_exact_where_torchs_drift() -> None:
+    norm, x = _norm(16), _random(4, 16, 320, 320) * 3 + 1
+    expected = F.batch_norm(x.double(), None, None, norm.weight.double(), norm.bias.double(), training=True).relu()
+    with torch.enable_grad():
+        ours = kernels.norm_relu(norm, x.requires_grad_())
+    _assert_close(ours.detach(), expected.detach(), 1e-6)
+
+
+@needs_kernels
+@pytest.mark.parametrize("part", [slice(0, 16), slice(16, 48)], ids=["first", "last"])
+def test_takes_a_part_of_a_concatenations_gradient(part: slice) -> None:
+    whole = _random(2, 48, 8, 6, seed=3)
+    norm, x = _norm(part.stop - part.start), _random(2, part.stop - part.start, 8, 6).requires_grad_()
+    kernels.norm_relu(norm, x).backward(whole[:, part])
+    _assert_close(x.grad, _in_double(_norm(x.shape[1]), x, whole[:, part])[1], 1e-5)
+    z = _random(2, part.stop - part.start, 16, 12).requires_grad_()
+    (theirs,) = torch.autograd.grad(F.max_pool2d(z, 2), z, whole[:, part])
+    (ours,) = torch.autograd.grad(kernels.halve(z), z, whole[:, part])
+    assert torch.equal(ours, theirs)
+
+
+@needs_kernels
+def test_takes_gradients_in_any_order_of_memory() -> None:
+    norm, x, dy = _norm(16), _random(2, 16, 8, 6).requires_grad_(), _random(2, 16, 8, 6, seed=3).contiguous()
+    kernels.norm_relu(norm, x).backward(dy)
+    _assert_close(x.grad, _in_double(_norm(16), x, dy)[1], 1e-5)
+    z = _random(2, 16, 16, 12).requires_grad_()
+    theirs = torch.autograd.grad(F.max_pool2d(z, 2), z, dy)
+    assert torch.equal(torch.autograd.grad(kernels.halve(z), z, dy)[0], theirs[0])
+    broadcast = dy[:, :, :1, :1].expand_as(dy)
+    theirs = torch.autograd.grad(F.max_pool2d(z, 2), z, broadcast)
+    assert torch.equal(torch.autograd.grad(kernels.halve(z), z, broadcast)[0], theirs[0])
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [(2, 16, 34, 30), (3, 48, 8, 2), (1, 64, 128, 130)], ids=str)
+def test_halve_is_torchs_max_pool_to_the_bit(shape: tuple[int, ...]) -> None:
+    x = _random(*shape).round(decimals=0).requires_grad_()  # whole numbers: many of four are equal
+    dy = _random(shape[0], shape[1], shape[2] // 2, shape[3] // 2, seed=3)
+    theirs = F.max_pool2d(x, 2)
+    ours = kernels.halve(x)
+    assert "MaxPool2D" not in type(ours.grad_fn).__name__
+    assert torch.equal(ours, theirs)
+    assert torch.equal(*(torch.autograd.grad(y, x, dy)[0] for y in (ours, theirs)))
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [(2, 16, 5, 9), (1, 32, 1, 1), (3, 16, 1, 4), (1, 64, 33, 40)], ids=str)
+@pytest.mark.parametrize("beside", [16, 48])
+def test_concat_upsampled_is_torchs_in_float64(shape: tuple[int, ...], beside: int) -> None:
+    pictures, channels, height, width = shape
+    x = _random(*shape).requires_grad_()
+    skip = _random(pictures, beside, 2 * height, 2 * width, seed=1).requires_grad_()
+    dy = _random(pictures, channels + beside, 2 * height, 2 * width, seed=2)
+    doubles = [tensor.detach().double().requires_grad_() for tensor in (x, skip)]
+    theirs = torch.cat((F.interpolate(doubles[0], scale_factor=2.0, mode="bilinear", align_corners=False), doubles[1]), 1)
+    ours = kernels.concat_upsampled(x, skip)
+    assert "ConcatUpsampled" in type(ours.grad_fn).__name__
+    _assert_close(ours, theirs, 1e-6)
+    for mine, other in zip(
+        torch.autograd.grad(ours, (x, skip), dy), torch.autograd.grad(theirs, doubles, dy.double()), strict=True
+    ):
+        _assert_close(mine, other, 1e-6)
+
+
+@needs_kernels
+def test_conv_norm_relu_is_torchs_and_its_bias_gets_zeros() -> None:
+    conv, norm = nn.Conv2d(3, 16, 3, padding=2, dilation=2).to(memory_format=torch.channels_last), _norm(16)
+    x, dy = _random(2, 3, 12, 10).requires_grad_(), _random(2, 16, 12, 10, seed=3)
+    doubles = [copy.deepcopy(module).double() for module in (conv, norm)]
+    theirs = F.relu(doubles[1](doubles[0](x.double())))
+    (expected,) = torch.autograd.grad(theirs, doubles[0].weight, dy.double(), retain_graph=True)
+    y = kernels.conv_norm_relu(conv, norm, x)
+    _assert_close(y, theirs, 1e-5)
+    _assert_close(norm.running_mean, doubles[1].running_mean, 1e-5)
+    y.backward(dy)
+    _assert_close(conv.weight.grad, expected, 1e-5)
+    assert torch.equal(conv.bias.grad, torch.zeros(16))
+    theirs.backward(dy.double())
+    assert float(doubles[0].bias.grad.abs().max()) < 1e-12
+
+
+@needs_kernels
+def test_not_a_number_passes_on() -> None:
+    for k in range(4):
+        x = torch.zeros(1, 16, 2, 2).contiguous(memory_format=torch.channels_last)
+        x.view(1, 16, 4)[..., k] = float("nan")
+        assert kernels.halve(x.requires_grad_()).isnan().all()
+    assert kernels.norm_relu(_norm(16), x).isnan().all()
+
+
+@pytest.mark.parametrize(
+    "x",
+    [_random(2, 16, 8, 8).contiguous(), _random(2, 16, 8, 8).double(), _random(2, 12, 8, 8), _random(2, 16, 7, 8)],
+    ids=["contiguous", "float64", "12 channels", "odd height"],
+)
+def test_other_tensors_go_to_torch(x: Tensor) -> None:
+    x = x.requires_grad_()
+    assert torch.equal(kernels.halve(x), F.max_pool2d(x, 2, ceil_mode=True))
+    norms = [_norm(x.shape[1]).to(x.dtype) for _ in range(2)]
+    ours, theirs = kernels.norm_relu(norms[0], x), F.relu(norms[1](x))
+    _assert_close(ours, theirs, 1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"momentum": None}, {"affine": False}, {"track_running_stats": False}], ids=str)
+def test_unusual_normalisation_goes_to_torch(settings: dict[str, object]) -> None:
+    x, (ours, theirs) = _random(2, 16, 8, 8).requires_grad_(), (nn.BatchNorm2d(16, **settings) for _ in range(2))
+    assert torch.equal(kernels.norm_relu(ours, x), F.relu(theirs(x)))
+    if ours.running_mean is not None:
+        assert torch.equal(ours.running_mean, theirs.running_mean)
+
+
+def test_evaluation_goes_to_torch() -> None:
+    norm, x = _norm(16).eval(), _random(2, 16, 8, 8)
+    assert torch.equal(kernels.norm_relu(norm, x), F.relu(norm(x)))
+    assert norm.num_batches_tracked == 0
+
+
+def test_one_value_a_channel_is_refused_as_torch_does() -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        kernels.norm_relu(_norm(16), _random(1, 16, 1, 1).requires_grad_())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"EDGESOD_KERNELS": "0"}, {"CC": "no-such-compiler"}, {"CC": "false"}, {"EDGESOD_CACHE": "/proc/none"}],
+    ids=lambda setting: "=".join(*setting.items()),
+)
+def test_does_without_a_compiler_or_a_cache(setting: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    assert library.__wrapped__() is None
+
+
+@needs_kernels
+def test_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESOD_CACHE", str(tmp_path))
+    made = []
+    for _ in range(2):
+        assert library.__wrapped__() is not None
+        made.append([(path.suffix, path.stat().st_mtime_ns) for path in (tmp_path / "kernels").iterdir()])
+    assert made[0] == made[1]
+    assert [suffix for suffix, _ in made[0]] == [".so"]

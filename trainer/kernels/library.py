@@ -1,0 +1,84 @@
+"""The compiled kernels: made from the C files beside this one by the system's C compiler when first asked for, and kept."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from edgesod import assets
+from edgesod.errors import EdgesodError
+from edgesod.files import replacing
+
+_FOLDER = Path(__file__).parent
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
+_TORCH = Path(torch.__file__).parent / "lib"
+_POINTER, _LONG, _DOUBLE, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_double, ctypes.c_int
+_ARGUMENTS = {
+    "norm_relu": (*[_POINTER] * 5, _DOUBLE, _DOUBLE, _LONG, _LONG, _INT, _POINTER, _POINTER),
+    "norm_relu_backward": (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER),
+    "halve": (_POINTER, _LONG, _LONG, _LONG, _INT, _POINTER),
+    "halve_backward": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _POINTER),
+    "concat_upsampled": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _INT, _POINTER),
+    "upsample_backward": (_POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _INT, _POINTER),
+}
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the kernels, ``None`` where they cannot be had; torch's own operators do the same, more slowly.
+
+    They need Linux and a C compiler that knows OpenMP: ``$CC``, else ``cc``. ``EDGESOD_KERNELS=0`` does without.
+    """
+    compiler = shutil.which(os.environ.get("CC") or "cc")
+    if sys.platform != "linux" or compiler is None or os.environ.get("EDGESOD_KERNELS") == "0":
+        return None
+    try:
+        return _load(_compiled(compiler))
+    except (EdgesodError, OSError, subprocess.SubprocessError):  # no compiler that works, no place to write, no such symbol
+        return None
+
+
+def _compiled(compiler: str) -> Path:
+    """Return the library's file, compiled where there is none yet of this source, compiler, torch and processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    machine = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+    features = sorted(line for line in machine.splitlines() if line.startswith(("flags", "Features", "model", "CPU ")))
+    sources = sorted(_FOLDER.glob("*.c"))
+    texts = [path.read_bytes() for path in (*sources, _FOLDER / "lanes.h")]
+    made_of = (*texts, version, " ".join(_FLAGS).encode(), str(_TORCH).encode(), "\n".join(features).encode())
+    name = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
+    target = assets.cache() / "kernels" / f"{name}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as place:
+            _compile(compiler, sources, place)
+    return target
+
+
+def _compile(compiler: str, sources: list[Path], target: Path) -> None:
+    with TemporaryDirectory() as folder:
+        objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+        for source, compiled in zip(sources, objects, strict=True):
+            _run(compiler, *_FLAGS, "-c", source, "-o", compiled)
+        # without -fopenmp, so that the threads are torch's own: two teams would fight for the cores
+        _run(compiler, "-shared", *objects, "-o", target, f"-L{_TORCH}", "-Wl,--no-as-needed", "-ltorch_cpu")
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, capture_output=True, check=True, timeout=120)
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(path))
+    for name, arguments in _ARGUMENTS.items():
+        getattr(loaded, name).argtypes = arguments
+    return loaded

@@ -1,0 +1,45 @@
+#include "lanes.h"
+
+/* Max-pooling by 2 × 2: `lines` lines of `width` pixels, both even, of all pictures below one another. Without torch's table of which
+ * pixel it was, eight bytes for each: the way back looks again. Not-a-numbers pass on. */
+void halve(const float *x, long lines, long width, long channels, int threads, float *y)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int t = 0; t < threads; t++)
+        for (long l = begin_of(lines / 2, t, threads); l < begin_of(lines / 2, t + 1, threads); l++)
+            for (long w = 0; w < width / 2; w++)
+                for (long c = 0; c < channels; c += LANES) {
+                    const float *p = x + (2 * l * width + 2 * w) * channels + c;
+                    const float *others[3] = {p + channels, p + width * channels, p + (width + 1) * channels};
+                    lanes most = load(p);
+                    for (int k = 0; k < 3; k++) {
+                        lanes v = load(others[k]);
+                        most = choose((v > most) | (v != v), v, most);
+                    }
+                    store(y + (l * (width / 2) + w) * channels + c, most);
+                }
+}
+
+/* The gradient goes to the first of the four that is the largest, as torch's does. dy's rows are `stride` floats apart. */
+void halve_backward(const float *x, const float *dy, long stride, long lines, long width, long channels, int threads, float *dx)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int t = 0; t < threads; t++)
+        for (long l = begin_of(lines / 2, t, threads); l < begin_of(lines / 2, t + 1, threads); l++)
+            for (long w = 0; w < width / 2; w++)
+                for (long c = 0; c < channels; c += LANES) {
+                    long first = (2 * l * width + 2 * w) * channels + c;
+                    long places[4] = {first, first + channels, first + width * channels, first + (width + 1) * channels};
+                    lanes g = load(dy + (l * (width / 2) + w) * stride + c), most = load(x + first);
+                    for (int k = 1; k < 4; k++) {
+                        lanes v = load(x + places[k]);
+                        most = choose(v > most, v, most);
+                    }
+                    mask is_taken = (mask)ZERO;
+                    for (int k = 0; k < 4; k++) {
+                        mask is_it = (load(x + places[k]) == most) & ~is_taken;
+                        store(dx + places[k], where(is_it, g));
+                        is_taken |= is_it;
+                    }
+                }
+}
