@@ -42,7 +42,7 @@ from edgesod.bench.measure import bench_frame
 from edgesod.calibration import calibrate
 from edgesod.calibration.table import read_table
 from edgesod.errors import EdgesodError
-from edgesod.evaluation import EvaluationSet, SodScorer
+from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
 from edgesod.evaluation.metrics import BETA_SQUARED
 from edgesod.files import replacing, sha256_of, write_atomically
 from edgesod.manifest import this_device
@@ -157,8 +157,7 @@ def main() -> None:
         say("timing")
         speeds = compare_speed(running, bench_frame(), rounds=options.rounds)  # type: ignore[arg-type]
         pairs = EvaluationSet(options.data)
-        count = min(options.limit or len(pairs), len(pairs))
-        scorers = score(contenders, runtimes, pairs, [pairs.stems[k * len(pairs) // count] for k in range(count)])
+        scorers = score(contenders, runtimes, pairs, evenly_spread(pairs.stems, options.limit))
     fps = [1e3 / speed.ms for speed in speeds]
     rows = []
     for contender, speed, own, above in zip(contenders, speeds, scorers, above_line(contenders, fps, scorers), strict=True):
@@ -168,7 +167,7 @@ def main() -> None:
     report = {
         "weights": {model: sha256_of(zoo.shipped(model).weights) for model in (LINE, FAST)},
         "set": options.data.resolve().name.removesuffix(".tar"),
-        "scored": count,
+        "scored": len(scorers[0]),
         "of": len(pairs),
         "rounds": options.rounds,
         "cores": len(os.sched_getaffinity(0)),

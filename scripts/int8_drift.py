@@ -28,7 +28,7 @@ from edgesod.builder.job import FP32, Job
 from edgesod.calibration.schemes import Scheme
 from edgesod.calibration.table import check_table, read_table
 from edgesod.errors import EdgesodError
-from edgesod.evaluation import EvaluationSet, SodScorer
+from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
 from edgesod.recipe import Precision, Recipe, load_recipe, recipe_for
 from edgesod.runtime import Runtime, open_session
 from trainer.data.split import hold_out as held_out
@@ -49,8 +49,7 @@ class Pictures:
         self.pairs = EvaluationSet(data)
         stems = held_out(self.pairs.stems)[1] if hold_out else self.pairs.stems
         self.of = len(stems)
-        count = min(count or self.of, self.of)
-        self.stems = [stems[k * self.of // count] for k in range(count)]
+        self.stems = evenly_spread(stems, count)
         self.name = data.resolve().name.removesuffix(".tar") + ("'s hold-out" if hold_out else "")
         self.reference: list[np.ndarray] = []
 

@@ -31,7 +31,7 @@ from edgesod.calibration import calibrate
 from edgesod.calibration.headroom import headroom, write_headroom
 from edgesod.cli import train
 from edgesod.errors import CheckFailed, EdgesodError
-from edgesod.evaluation import EvaluationSet
+from edgesod.evaluation import EvaluationSet, evenly_spread
 from edgesod.files import replacing, replacing_folder, sha256_of
 from edgesod.manifest import this_device
 from edgesod.processing.pictures import decode_picture
@@ -123,7 +123,7 @@ def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Pat
             sod = EvaluationSet(options.sod)
             sets["SOD"] = (sod, sod.stems)
         for key, (scored, stems) in sets.items():
-            scores[key], worst[key] = model_card.score(runtime, scored, _spread(stems, options.score_images))
+            scores[key], worst[key] = model_card.score(runtime, scored, evenly_spread(stems, options.score_images))
             made.append(work / f"worst-{key.lower()}.png")
             model_card.write_worst(worst[key], made[-1])
             _say(f"{key}: {scores[key]}")
@@ -188,17 +188,11 @@ def _source(options: argparse.Namespace, work: Path) -> tuple[str, Path, dict[st
     return recipe.model, source, None
 
 
-def _spread(stems: Sequence[str], count: int | None) -> list[str]:
-    """Return so many stems, evenly spread; all where there are no more or no count is given."""
-    count = min(count or len(stems), len(stems))
-    return [stems[k * len(stems) // count] for k in range(count)]
-
-
 def _pictures(pairs: EvaluationSet, stems: Sequence[str], count: int, folder: Path) -> list[Path]:
     """Copy pictures that were trained on into a folder, evenly spread over them; return the files."""
     folder.mkdir()
     found = []
-    for stem in _spread(stems, count):
+    for stem in evenly_spread(stems, count):
         place = pairs.images[stem]
         found.append(folder / (stem.replace(os.sep, "-") + Path(place.name).suffix))
         found[-1].write_bytes(place.read())

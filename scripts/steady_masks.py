@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from documents import replace_between, say
 
-from edgesod.evaluation import EvaluationSet, SodScorer
+from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
 from edgesod.files import write_atomically
 from edgesod.processing.steady import Steady, SteadySettings, parse_steady
 from edgesod.runtime import Runtime
@@ -77,13 +77,12 @@ def main() -> None:
     options = parser.parse_args()
 
     pairs = EvaluationSet(options.data)
-    count = min(options.pictures, len(pairs))
-    stems = [pairs.stems[k * len(pairs) // count] for k in range(count)]
+    stems = evenly_spread(pairs.stems, options.pictures)
     scores = {text: Scores() for text in options.filters}
     truth_change = [Mean(), Mean()]
     with Runtime(options.model, options.precision, threads=options.threads) as runtime:
         for k, stem in enumerate(stems):
-            say(f"[{k + 1}/{count}] {stem}")
+            say(f"[{k + 1}/{len(stems)}] {stem}")
             clip = list(film(*pairs.read(stem), options.frames, np.random.default_rng([options.seed, k])))
             maps = [runtime(view.image).map_hw for view in clip]
             for text, score in scores.items():
@@ -91,7 +90,7 @@ def main() -> None:
             add_changes(truth_change, clip, [view.truth for view in clip])
         done = {
             "set": options.data.resolve().name,
-            "pictures": count,
+            "pictures": len(stems),
             "frames": options.frames,
             "seed": options.seed,
             "model": runtime.recipe.name,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.errors import InputError
-from edgesod.evaluation.pairs import MASK_DIRS
+from edgesod.evaluation.pairs import MASK_DIRS, evenly_spread
 from edgesod.processing.pictures import IMAGE_SUFFIXES, read_picture
 from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Recipe
@@ -58,8 +58,7 @@ class CalibrationImages:
                 f"there is no image in {self.folder}",
                 hint=f"calibrate on 32 or more images like the ones it will see ({', '.join(sorted(IMAGE_SUFFIXES))})",
             )
-        count = min(limit, len(found))
-        self.files = [found[k * len(found) // count] for k in range(count)]
+        self.files = evenly_spread(found, limit)
         self.unreadable: set[Path] = set()
 
     def __len__(self) -> int:

@@ -64,6 +64,8 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     if overfit_one_batch:
+        if start_from is not None:
+            raise UsageError("--overfit-one-batch learns from fresh weights, not from others", hint="leave out --start-from")
         _overfit(plan, data, backbone)
         return
     if out is None:

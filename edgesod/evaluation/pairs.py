@@ -11,10 +11,11 @@ import os
 import posixpath
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, groupby
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from edgesod.evaluation.datasets import LAYOUTS, OWN, Half, Layout, mask_folders
 from edgesod.processing.pictures import decode_grey, decode_picture
 
 MASK_DIRS = mask_folders()
+
+T = TypeVar("T")
 
 _log = logging.getLogger("edgesod.evaluation")
 
@@ -78,6 +81,12 @@ class Place:
     def read_grey(self) -> NDArray[np.uint8]:
         """Decode to uint8 ``(H, W)``; raises InputError where that fails."""
         return decode_grey(self.read(), str(self))
+
+
+def evenly_spread(items: Sequence[T], count: int | None) -> list[T]:
+    """Return so many items, evenly spread; all where there are no more or no count is given."""
+    count = min(count or len(items), len(items))
+    return [items[k * len(items) // count] for k in range(count)]
 
 
 class EvaluationSet:

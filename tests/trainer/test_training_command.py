@@ -37,6 +37,11 @@ def test_one_batch_is_learnt_by_heart_and_nothing_written(
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
 
 
+def test_overfitting_from_other_weights_is_refused(pairs: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="fresh weights"):
+        train.command(data=[pairs], recipe=_recipe(tmp_path), overfit_one_batch=True, start_from=tmp_path)
+
+
 def test_network_that_cannot_learn_one_batch_fails_the_check(
     pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

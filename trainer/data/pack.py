@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgesod.errors import InputError, UsageError
 from edgesod.evaluation.datasets import dataset_of
-from edgesod.evaluation.pairs import EvaluationSet, Place
+from edgesod.evaluation.pairs import EvaluationSet, Place, evenly_spread
 from edgesod.files import replacing
 
 from .threads import map_ahead
@@ -199,8 +199,7 @@ def _write(
 
 def _choose(members: list[_Member], budget: float, max_bytes: int) -> Quality:
     """Return the side and JPEG quality that lose least of a sample among those at which the whole fits."""
-    count = min(_SAMPLE, len(members))
-    sample = [members[k * len(members) // count] for k in range(count)]
+    sample = evenly_spread(members, _SAMPLE)
     pairs = [tuple(_shrink(part, SIDES[0]) for part in member.pairs.read(member.stem)) for member in sample]
     seen = [_shrink(image, _JUDGED_AT) for image, _ in pairs]
     # what a file shrinks to goes with its size, so a sample's ratio tells more than its mean
