@@ -139,3 +139,24 @@ def test_stages_run_side_by_side() -> None:
         return 3 * num * stage_s / (time.perf_counter() - began)
 
     at_least(1.8, ratio)
+
+
+@pytest.mark.slow
+def test_compiled_normalisation_pays() -> None:
+    torch = pytest.importorskip("torch")
+    from trainer import kernels
+    from trainer.kernels.library import library
+
+    if library() is None:
+        pytest.skip("needs Linux and a C compiler with OpenMP")
+    norm = torch.nn.BatchNorm2d(64)
+    x = torch.randn(8, 64, 96, 96).contiguous(memory_format=torch.channels_last).requires_grad_()
+    dy = torch.randn(8, 64, 96, 96).contiguous(memory_format=torch.channels_last)
+
+    def torchs() -> None:
+        torch.autograd.grad(torch.relu_(norm(x)), x, dy)
+
+    def ours() -> None:
+        torch.autograd.grad(kernels.norm_relu(norm, x), x, dy)
+
+    at_least(1.15, lambda: cpu_ratio(torchs, ours, 5))
