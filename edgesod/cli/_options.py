@@ -13,42 +13,59 @@ if TYPE_CHECKING:
     from edgesod.builder import TensorRtOptions
     from edgesod.recipe import Precision
 
-Model = Annotated[str | None, typer.Option("--model", help="Name of a model, see `edgesod models`.")]
+Model = Annotated[str | None, typer.Option("--model", help="A model by name, see `edgesod models`.")]
 Fp32 = Annotated[bool, typer.Option("--fp32", help="32-bit floating point.")]
 Fp16 = Annotated[bool, typer.Option("--fp16", help="16-bit floating point, FP32 inputs and outputs.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="bfloat16, where the CPU has it.")]
-Int8 = Annotated[bool, typer.Option("--int8", help="8-bit integers (Q/DQ).")]
+Int8 = Annotated[bool, typer.Option("--int8", help="8-bit integers (Q/DQ); the default.")]
 Engine = Annotated[Path | None, typer.Option("--engine", help="An engine folder that `edgesod build` made.")]
-Backend = Annotated[str, typer.Option("--backend", help="auto, tensorrt, openvino or onnxruntime; what is named must be had.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all by default.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="auto, tensorrt, openvino or onnxruntime; one that is named but missing is an error.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; one for each core by default.")]
 Typing = Annotated[
     str,
     typer.Option("--typing", help="TensorRT: weak (precision by flags, until 10.x), strong (by the graph, from 10.0) or auto."),
 ]
 Int8Route = Annotated[
-    str, typer.Option("--int8-route", help="TensorRT: qdq, implicit (calibration cache; until 10.x, and for DLA) or auto.")
+    str,
+    typer.Option(
+        "--int8-route",
+        help="TensorRT: qdq (scales in the ONNX), implicit (calibration cache; until 10.x, and for DLA) or auto.",
+    ),
 ]
 Workspace = Annotated[
     int | None,
-    typer.Option("--workspace", metavar="MIB", help="TensorRT: scratch memory a layer may use; half of what is free."),
+    typer.Option(
+        "--workspace", metavar="MIB", help="TensorRT: most memory that a layer may use; half of what is free by default."
+    ),
 ]
-OptLevel = Annotated[int | None, typer.Option("--opt-level", help="TensorRT: 0 (quick build) to 5 (longest search for speed).")]
+OptLevel = Annotated[
+    int | None, typer.Option("--opt-level", help="TensorRT: 0 (quickest build) to 5 (longest search for speed).")
+]
 Compatibility = Annotated[
     str,
     typer.Option(
-        "--hardware-compatibility", help="TensorRT: other GPUs it may run on: none, same-compute-capability or ampere-plus."
+        "--hardware-compatibility",
+        help="TensorRT: other GPUs the engine may run on: none, same-compute-capability or ampere-plus.",
     ),
 ]
-VersionCompatible = Annotated[bool, typer.Option("--version-compatible", help="TensorRT: let later versions run it; slower.")]
+VersionCompatible = Annotated[
+    bool, typer.Option("--version-compatible", help="TensorRT: let later versions run the engine; slower.")
+]
 Dla = Annotated[int | None, typer.Option("--dla", metavar="CORE", help="TensorRT, experimental: build for this DLA core.")]
 Batch = Annotated[
     str,
-    typer.Option("--batch", metavar="1:OPT:MAX", help="TensorRT: images at a time, best and most; MAX alone stands for both."),
+    typer.Option(
+        "--batch", metavar="1:OPT:MAX", help="TensorRT: smallest, usual and largest batch; MAX alone stands for 1:MAX:MAX."
+    ),
 ]
 FrameInput = Annotated[
     str | None,
     typer.Option(
-        "--frame-input", metavar="WIDTHxHEIGHT", help="Resize and normalise in the network, for frames of this size alone."
+        "--frame-input",
+        metavar="WIDTHxHEIGHT",
+        help="Resize and normalise in the network, which then takes frames of this size only.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -33,23 +33,24 @@ def command(
     warm_up: Annotated[float, typer.Option(min=0, help="Milliseconds of warm-up.")] = 200.0,
     soak: Annotated[
         float | None,
-        typer.Option(min=0, metavar="MIN", help="Then run on for so many minutes and watch speed, memory and heat."),
+        typer.Option(min=0, metavar="MIN", help="Then run for so many minutes more and watch speed, memory and temperature."),
     ] = None,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Also measure other numbers of threads and of engines side by side.")
+        bool, typer.Option("--sweep", help="Also try other numbers of threads, and several engines at once.")
     ] = False,
-    roofline: Annotated[
-        bool, typer.Option(help="Measure what this machine can do at most, and say how near the engine comes.")
-    ] = True,
+    roofline: Annotated[bool, typer.Option(help="Measure this machine's limit, and say how near the engine comes.")] = True,
     backend: _options.Backend = "auto",
     threads: _options.Threads = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a page with plots that needs nothing but itself.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML page with plots; it opens offline.")] = None,
     submit: Annotated[
         Path | None, typer.Option(help="Also write a file to hand in: board, clocks, engine, latency, gate; nothing personal.")
     ] = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Time an engine: network alone and end to end, percentiles, and the papers' figures beside them."""
+    """Time an engine: the network alone, and end to end.
+
+    Prints mean and percentiles of each stage, and the papers' figures beside them. By default it times U²-NetP in INT8.
+    """
     from edgesod.bench import bench
     from edgesod.bench.measure import bench_frame
     from edgesod.bench.page import write_page

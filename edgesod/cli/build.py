@@ -29,7 +29,7 @@ def command(
         Path | None, typer.Option(help="INT8, FP16: a folder of images to calibrate on, or a table from `edgesod calibrate`.")
     ] = None,
     verify: Annotated[
-        Path | None, typer.Option(help="Images for the gate, with masks if you have them (images/ and masks/).")
+        Path | None, typer.Option(help="Images for the check, with masks if you have them (images/ and masks/).")
     ] = None,
     backend: _options.Backend = "auto",
     frame_input: _options.FrameInput = None,
@@ -42,12 +42,15 @@ def command(
     dla: _options.Dla = None,
     batch: _options.Batch = "1",
     threads: _options.Threads = None,
-    out: Annotated[Path | None, typer.Option(help="Where engine folders go: $EDGESOD_ENGINES, else engines/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the engine's folder goes; by default $EDGESOD_ENGINES, else engines/.")
+    ] = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Build an engine and check it against FP32 on real images; prints its folder.
+    """Build an engine and check it against FP32 on real images.
 
-    A build whose engine gives non-finite values or drifts past the recipe's bounds fails and leaves nothing behind.
+    Prints the engine's folder. By default it builds the shipped U²-NetP in INT8. An engine that gives non-finite values, or drifts past the
+    recipe's bounds, fails the build, and nothing is left behind.
     """
     from edgesod import assets
     from edgesod.builder import build

@@ -41,12 +41,12 @@ def command(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Measure at most this many images, evenly spread over the folder; 128 by default.")
     ] = None,
-    table: Annotated[Path | None, typer.Option(help="A table made before, in place of measuring one now.")] = None,
+    table: Annotated[Path | None, typer.Option(help="A table made before; then none is measured.")] = None,
     ranges: Annotated[bool, typer.Option("--ranges", help="Check every layer's largest value against FP16's 65504.")] = False,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Quantise one layer at a time and measure how far the map drifts.")
     ] = False,
-    sensitivity_images: Annotated[int, typer.Option(min=1, help="Images that --sensitivity compares on.")] = 8,
+    sensitivity_images: Annotated[int, typer.Option(min=1, help="How many images --sensitivity compares on.")] = 8,
     scheme: Annotated[
         Scheme,
         typer.Option(help="How --sensitivity quantises: unsigned activations for CPUs, or symmetric signed ones for TensorRT."),
@@ -55,9 +55,10 @@ def command(
     out: Annotated[Path | None, typer.Option(help="The table's file; <model>-<size>.json by default.")] = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Run a network over images once and record each tensor's range; prints the table's file.
+    """Run a network over images and record the range of each tensor.
 
-    --ranges writes <table>-ranges.csv beside --out, --sensitivity <table>-sensitivity.csv and .png.
+    Prints the file of the calibration table. Beside it --ranges writes <table>-ranges.csv, and --sensitivity <table>-sensitivity.csv and
+    .png, <table> as --out names it.
     """
     if table is not None:
         _require_use(ranges, sensitivity, limit, threads)

@@ -26,8 +26,8 @@ def command(
     what: Annotated[
         list[str],
         typer.Argument(
-            help="Two or more of: an engine folder, an ONNX file, MODEL:PRECISION, torch:CHECKPOINT; @BACKEND behind one names "
-            "what runs it. The first is what the others are compared with."
+            help="Two or more of: an engine folder, an ONNX file, MODEL:PRECISION, torch:CHECKPOINT; each may end in @BACKEND. "
+            "The others are compared with the first."
         ),
     ],
     data: Annotated[
@@ -41,7 +41,10 @@ def command(
     threads: _options.Threads = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Set artefacts side by side: time in interleaved rounds, and maps against the first one's and the truth."""
+    """Compare speed and accuracy of engines, ONNX files and weights.
+
+    Speed is measured in interleaved rounds. Maps are compared with those of the first, and with ground truth where --data has masks.
+    """
     from edgesod.bench.compare import as_dict, compare_accuracy, compare_speed
     from edgesod.bench.environment import environment
     from edgesod.bench.measure import bench_frame

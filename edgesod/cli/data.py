@@ -28,14 +28,15 @@ _Places = Annotated[list[Path], typer.Argument(metavar="DIR_OR_TAR", help="Folde
 def check(
     places: _Places,
     dataset: Annotated[
-        str | None, typer.Option("--set", help="What it is meant to be, such as ECSSD; its folders' names tell by default.")
+        str | None, typer.Option("--set", help="Which set it is, such as ECSSD; by default its folders' names tell.")
     ] = None,
     threads: _options.Threads = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Count pairs and find orphans, unreadable files, size mismatches, non-binary masks and duplicates.
+    """Look for what is wrong with a training set.
 
-    Ends with 1 where something is wrong enough not to train on.
+    Counts pairs, and finds orphans, unreadable files, size mismatches, blank and non-binary masks, and duplicates. Ends with 1 where the
+    set should not be trained on as it is.
     """
     from trainer.data.check import check as look_over
 
@@ -61,14 +62,15 @@ def pack(
     places: _Places,
     out: Annotated[Path, typer.Option(help="The tar to write.")],
     max_mb: Annotated[
-        float, typer.Option("--max-mb", min=0.02, help="Its largest size in megabytes (1 MB is 1,000,000 bytes).")
+        float, typer.Option("--max-mb", min=0.02, help="Largest size of the tar in megabytes (1 MB is 1,000,000 bytes).")
     ],
     threads: _options.Threads = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Re-encode one or several sets into one tar of a size budget, at the side and JPEG quality that keep most of the pictures.
+    """Pack one or several sets into one tar of a given size.
 
-    Files that fit as they are are copied. Training and evaluation read the tar in place.
+    Files that fit are copied as they are. Otherwise pictures are re-encoded, at the size and JPEG quality with the highest PSNR.
+    Training and evaluation read the tar in place.
     """
     from trainer.data.pack import pack as write
 

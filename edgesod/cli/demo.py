@@ -18,7 +18,10 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder for the clip, the result, the sheet and the report.")] = Path("demo"),
     seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of the clip.")] = 8.0,
 ) -> None:
-    """Build the INT8 engine, make a clip by moving a camera over four photographs, run it, and show what came out."""
+    """Build the INT8 engine and run it on a short clip.
+
+    The clip is made here, by moving a camera over four photographs.
+    """
     from edgesod.bench import run_report
     from edgesod.cli._report import print_run_report
     from edgesod.cli._runtime import open_runtime

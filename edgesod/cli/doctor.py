@@ -15,7 +15,10 @@ _OPTIONAL = (("torch", "training and your own weights", "pip install torch '.[tr
 
 
 def command(as_json: _options.Json = False) -> None:
-    """Say which backends, cameras and sensors there are here, what is installed, and how to get what is missing."""
+    """Show what works on this machine, and how to get the rest.
+
+    Backends, cameras, sensors, installed packages, built engines.
+    """
     from edgesod import __version__, assets, zoo
     from edgesod.errors import BackendError
     from edgesod.manifest import this_device, versions_here

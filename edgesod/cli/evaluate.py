@@ -21,7 +21,7 @@ _Paths = list[Path] | None
 def command(
     data: Annotated[Path, typer.Option(help="Folder with images/ and masks/, or a tar of one.")],
     maps: Annotated[
-        _Paths, typer.Option(help="A folder of saliency maps of the images' stems; may be given several times.")
+        _Paths, typer.Option(help="A folder of saliency maps named like the images; may be given several times.")
     ] = None,
     engine: Annotated[_Paths, typer.Option(help="An engine folder; may be given several times.")] = None,
     model: _options.Model = None,
@@ -29,11 +29,15 @@ def command(
     fp16: _options.Fp16 = False,
     bf16: _options.Bf16 = False,
     int8: _options.Int8 = False,
-    weights: Annotated[_Paths, typer.Option(help="Your own weights; needs torch; may be given several times.")] = None,
+    weights: Annotated[
+        _Paths, typer.Option(help="Your own weights, scored in FP32; needs torch; may be given several times.")
+    ] = None,
     onnx: Annotated[_Paths, typer.Option(help="An FP32 ONNX; may be given several times.")] = None,
     recipe_file: Annotated[
         Path | None,
-        typer.Option("--recipe", help="With --onnx or --weights: a recipe of your own (TOML), for what the network is fed."),
+        typer.Option(
+            "--recipe", help="With --onnx or --weights: a recipe of your own (TOML), which says how the input is made."
+        ),
     ] = None,
     size: Annotated[int | None, typer.Option(min=32, help="With --weights: input height and width in pixels.")] = None,
     stretch: Annotated[
@@ -47,15 +51,16 @@ def command(
         typer.Option(help="The set, such as SOD or DUTS-TE, to compare with published scores; its folder's name by default."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the PR and F curves (PNG, CSV).")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="PNG with image, truth and every model's map side by side.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="PNG with image, ground truth and every model's map side by side.")] = None,
     sheet_rows: Annotated[int, typer.Option(min=1, help="Images on the sheet, evenly spread over the set.")] = 8,
     backend: _options.Backend = "auto",
     threads: _options.Threads = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Score maps: MAE; max-F as the published tables define it and as PySODMetrics does; mean, adaptive and weighted F, S, E.
+    """Score saliency maps against ground truth.
 
-    Several models are set side by side, in one table, one picture of curves and one sheet.
+    MAE; max-F as the published tables define it and as PySODMetrics does; mean, adaptive and weighted F; S- and E-measure. Several
+    models share one table, one picture of curves and one sheet.
     """
     from edgesod.cli._subjects import collect_subjects
     from edgesod.evaluation import EvaluationSet, draw_curves, write_curves

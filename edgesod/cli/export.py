@@ -14,7 +14,7 @@ NAME = "export"
 
 
 def command(
-    weights: Annotated[Path, typer.Option(help="State dict: .safetensors, or .pth as the authors release them.")],
+    weights: Annotated[Path, typer.Option(help="State dict (.safetensors, .pth), trained here or the authors'.")],
     model: Annotated[
         str | None, typer.Option(help="The network the weights belong to; weights trained here say so themselves.")
     ] = None,
@@ -24,7 +24,10 @@ def command(
     out: Annotated[Path | None, typer.Option(help="The ONNX file; <model>-<size>.onnx by default.")] = None,
     as_json: _options.Json = False,
 ) -> None:
-    """Export weights to ONNX (opset 17, fixed shape), simplify it, and compare each step with torch; prints the file."""
+    """Export weights to ONNX and compare it with torch.
+
+    Opset 17, fixed shape, simplified by onnxsim; each step is compared. Prints the ONNX file.
+    """
     from edgesod.cli._source import from_weights
 
     if out is not None and out.suffix != ".onnx":

@@ -17,7 +17,7 @@ NAME = "inspect"
 
 
 def command(
-    engine: Annotated[Path | None, typer.Option("--engine", help="An engine folder.")] = None,
+    engine: Annotated[Path | None, typer.Option("--engine", help="An engine folder that `edgesod build` made.")] = None,
     model: _options.Model = None,
     fp32: _options.Fp32 = False,
     fp16: _options.Fp16 = False,
@@ -26,15 +26,20 @@ def command(
     layers: Annotated[bool, typer.Option("--layers", help="TensorRT: time each layer instead, the slowest first.")] = False,
     as_json: _options.Json = False,
 ) -> None:
-    """Show an engine's manifest after checking it against the files and this machine."""
+    """Show an engine, and check that it fits this machine.
+
+    Its files are checked too. By default it is the built U²-NetP in INT8.
+    """
     from edgesod import assets
     from edgesod.cli._source import DEFAULT_MODEL
     from edgesod.manifest import check_manifest
     from edgesod.recipe import recipe_for
 
+    precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
     if engine is None:
-        precision = _options.precision_from(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8) or "int8"
-        engine = assets.engines_root() / recipe_for(model or DEFAULT_MODEL, precision).name
+        engine = assets.engines_root() / recipe_for(model or DEFAULT_MODEL, precision or "int8").name
+    elif model or precision:
+        raise UsageError("--engine names model and precision already", hint=f"--engine {engine} alone")
     manifest = check_manifest(engine)
     if manifest.backend == "tensorrt":
         from edgesod.runtime.tensorrt_engine import check_here

@@ -14,13 +14,13 @@ NAME = "models"
 
 def command(
     fetch: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Download the official weights of a network, and print their file.")
+        str | None, typer.Option(metavar="NAME", help="Download a network's official weights and print their file.")
     ] = None,
     as_json: _options.Json = False,
 ) -> None:
-    """List the shipped models with their measured scores, and the official weights; or fetch some of the latter.
+    """List the shipped models, or fetch official weights.
 
-    Fetched weights are an ONNX file that says what it wants to be fed: give it to --onnx.
+    The list has each one's scores on SOD. Fetched weights are an ONNX file that says how its input is made: give it to --onnx.
     """
     if fetch is not None:
         path = _fetch(fetch)

@@ -34,7 +34,7 @@ def command(
         str,
         typer.Option(
             metavar="NAME=VALUE,…",
-            help="How sources are read: width, height (pixels), rate (fps), flip, rotate, loop, start, end (s), …",
+            help="How inputs are read: width, height (pixels), rate (fps), rotate, flip, loop, start, end (s), …",
         ),
     ] = "",
     out: Annotated[
@@ -47,7 +47,9 @@ def command(
     effect: Annotated[str, typer.Option(help="overlay, mask, cutout, blur, green, replace, outline or box.")] = "overlay",
     threshold: Annotated[
         float | None,
-        typer.Option(help="Saliency from which a pixel belongs to the mask, between 0 and 1; the recipe's by default, 0.5."),
+        typer.Option(
+            help="Saliency, between 0 and 1, from which a pixel belongs to the mask; by default the recipe's, usually 0.5."
+        ),
     ] = None,
     background: Annotated[
         Path | None, typer.Option(help="Picture or video behind the subject, for the effect replace.")
@@ -56,14 +58,23 @@ def command(
         str,
         typer.Option(
             metavar="NAME[=VALUE],…",
-            help="Hold masks still: smooth, motion or flow; hysteresis, area, holes, refine, feather; every, similar.",
+            help="Masks that flicker less: one of smooth, motion, flow; any of hysteresis, area, holes, refine, feather, every, "
+            "similar.",
         ),
     ] = "",
     web: Annotated[
-        str | None, typer.Option(metavar="[HOST]:PORT", help="Show a page to watch on; :8080 is for this machine alone.")
+        str | None,
+        typer.Option(
+            metavar="[HOST]:PORT",
+            help="Show the run on a web page; :8080 is for this machine only, 0.0.0.0:8080 for others too.",
+        ),
     ] = None,
     token: Annotated[
-        str | None, typer.Option(envvar=_TOKEN, help="What a browser has to bring, where others can reach the page.")
+        str | None,
+        typer.Option(
+            envvar=_TOKEN,
+            help="Token that the page asks for. Without it, one is made and printed where other machines can reach the page.",
+        ),
     ] = None,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also write a sheet of eight frames across the run (.png).")
@@ -80,15 +91,17 @@ def command(
     stop_after: Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Stop after so many seconds.")] = None,
     config: Annotated[
         Path | None,
-        typer.Option(callback=read_config, is_eager=True, help="A TOML file with these options; what stands here comes first."),
+        typer.Option(
+            callback=read_config, is_eager=True, help="A TOML file with these options; the command line overrides it."
+        ),
     ] = None,
     log_format: Annotated[str, typer.Option(metavar="text|json", help="How the log on stderr is written.")] = "text",
     as_json: _options.Json = False,
 ) -> None:
-    """Find the salient object in every frame, write the effect, and report speed against the papers' figures.
+    """Find the salient object in cameras, videos and pictures.
 
-    Without a model or an engine it runs U²-NetP in INT8, built first if need be. Ctrl-C and SIGTERM end with the statistics so far
-    and playable files.
+    Writes every frame with --effect applied to --out, and reports speed beside the papers' figures. Without --model and --engine it runs
+    U²-NetP in INT8, and builds it first where needed. Ctrl-C and SIGTERM end the run with a report and files that play.
     """
     from edgesod.bench import run_report
     from edgesod.cli._overwriting import refuse_overwriting

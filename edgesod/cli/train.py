@@ -20,14 +20,18 @@ NAME = "train"
 def command(
     data: Annotated[
         list[str],
-        typer.Option(help="Folder with images/ and masks/, or an uncompressed tar of one; may be given several times."),
+        typer.Option(
+            help="Folder with images/ and masks/, or an uncompressed tar of one; may be given several times for parts of one set."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="The run's folder: checkpoints, log.jsonl and TensorBoard's curves.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Network in place of the recipe's: u2net, u2netp, basnet, poolnet, bapoolnet, srm, …")
+        str | None,
+        typer.Option(help="Network in place of the recipe's: u2net, u2netp, u2netp-fast, basnet, poolnet, bapoolnet or srm."),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="A TOML file, or a shipped recipe: fast, scratch, or a network's name for its paper's own.")
+        str,
+        typer.Option(help="A TOML file, or a shipped recipe: fast, scratch, u2netp-fast, or the name of a paper's network."),
     ] = "fast",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
     start_from: Annotated[
@@ -38,15 +42,18 @@ def command(
         typer.Option(help="ImageNet weights: torchvision's ResNet-34 for basnet, Caffe's ResNet-50 for the PoolNets."),
     ] = None,
     overfit_one_batch: Annotated[
-        bool, typer.Option("--overfit-one-batch", help="Only check that one batch can be learnt by heart; writes nothing.")
+        bool,
+        typer.Option("--overfit-one-batch", help="Only check that the network can learn one batch by heart; writes nothing."),
     ] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode pictures.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch; all cores by default.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that read and augment pictures; 0 does it in the training process.")
+    ] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch; torch's own choice by default.")] = None,
 ) -> None:
-    """Train, with EMA weights, checkpoints that survive being killed, and validation on every 20th picture.
+    """Train a network on images and masks.
 
-    Ctrl-C or SIGTERM saves and stops; the same command with --resume goes on from there. Several GPUs: torchrun
-    --nproc-per-node N -m edgesod train ...
+    With EMA weights, checkpoints that survive a kill, and validation on every 20th picture, which is never trained on. Ctrl-C or SIGTERM
+    saves and stops; the same command with --resume goes on from there. Several GPUs: torchrun --nproc-per-node N -m edgesod train ...
     """
     try:
         import torch

@@ -57,6 +57,7 @@ def _fails(code: int, *words: str, says: str, cwd: Path, **env: str) -> str:
         (["build", "--recipe", "absent.toml"], 3, "absent.toml"),
         (["calibrate", "--model", "u2netp", "--images", "absent"], 3, "absent"),
         (["inspect", "--engine", "absent"], 3, "absent"),
+        (["inspect", "--engine", "absent", "--fp32"], 2, "names model and precision already"),
         (["bench", "--engine", "absent"], 3, "absent"),
         (["bench", "--engine", "absent", "--backend", "nonesuch"], 2, "no backend 'nonesuch'"),
         (["eval", "--data", "absent", "--model", "u2netp", "--fp32"], 3, "absent"),
