@@ -90,9 +90,13 @@ def test_full_disk_keeps_the_last_checkpoint(pairs: str, tmp_path: Path) -> None
     assert checkpoints(tmp_path)[-1].name == "checkpoint-000000016"
 
 
-def test_checkpoint_with_a_file_missing_is_refused(pairs: str, tmp_path: Path) -> None:
+def test_checkpoint_with_a_file_missing_or_in_anothers_place_is_refused(pairs: str, tmp_path: Path) -> None:
     Trainer(tiny_recipe(4), [pairs], tmp_path, workers=0).run()
-    (checkpoints(tmp_path)[-1] / "ema.safetensors").unlink()
+    newest = checkpoints(tmp_path)[-1]
+    (newest / "optimizer.safetensors").write_bytes((newest / "ema.safetensors").read_bytes())
+    with pytest.raises(InputError, match="not a checkpoint"):
+        Trainer(tiny_recipe(8), [pairs], tmp_path, workers=0)
+    (newest / "ema.safetensors").unlink()
     with pytest.raises(InputError, match="not a checkpoint"):
         Trainer(tiny_recipe(8), [pairs], tmp_path, workers=0)
 

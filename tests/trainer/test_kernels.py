@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from trainer import kernels  # noqa: E402
+from trainer import kernels, networks  # noqa: E402
 from trainer.kernels.library import library  # noqa: E402
 
 needs_kernels = pytest.mark.skipif(library() is None, reason="needs Linux and a C compiler with OpenMP")
@@ -88,7 +89,7 @@ def test_takes_a_part_of_a_concatenations_gradient(part: slice) -> None:
     _assert_close(x.grad, _in_double(_norm(x.shape[1]), x, whole[:, part])[1], 1e-5)
     z = _random(2, part.stop - part.start, 16, 12).requires_grad_()
     (theirs,) = torch.autograd.grad(F.max_pool2d(z, 2), z, whole[:, part])
-    (ours,) = torch.autograd.grad(kernels.halve(z), z, whole[:, part])
+    (ours,) = torch.autograd.grad(kernels.max_pool(z), z, whole[:, part])
     assert torch.equal(ours, theirs)
 
 
@@ -99,19 +100,19 @@ def test_takes_gradients_in_any_order_of_memory() -> None:
     _assert_close(x.grad, _in_double(_norm(16), x, dy)[1], 1e-5)
     z = _random(2, 16, 16, 12).requires_grad_()
     theirs = torch.autograd.grad(F.max_pool2d(z, 2), z, dy)
-    assert torch.equal(torch.autograd.grad(kernels.halve(z), z, dy)[0], theirs[0])
+    assert torch.equal(torch.autograd.grad(kernels.max_pool(z), z, dy)[0], theirs[0])
     broadcast = dy[:, :, :1, :1].expand_as(dy)
     theirs = torch.autograd.grad(F.max_pool2d(z, 2), z, broadcast)
-    assert torch.equal(torch.autograd.grad(kernels.halve(z), z, broadcast)[0], theirs[0])
+    assert torch.equal(torch.autograd.grad(kernels.max_pool(z), z, broadcast)[0], theirs[0])
 
 
 @needs_kernels
 @pytest.mark.parametrize("shape", [(2, 16, 34, 30), (3, 48, 8, 2), (1, 64, 128, 130)], ids=str)
-def test_halve_is_torchs_max_pool_to_the_bit(shape: tuple[int, ...]) -> None:
+def test_max_pool_is_torchs_max_pool_to_the_bit(shape: tuple[int, ...]) -> None:
     x = _random(*shape).round(decimals=0).requires_grad_()  # whole numbers: many of four are equal
     dy = _random(shape[0], shape[1], shape[2] // 2, shape[3] // 2, seed=3)
     theirs = F.max_pool2d(x, 2)
-    ours = kernels.halve(x)
+    ours = kernels.max_pool(x)
     assert "MaxPool2D" not in type(ours.grad_fn).__name__
     assert torch.equal(ours, theirs)
     assert torch.equal(*(torch.autograd.grad(y, x, dy)[0] for y in (ours, theirs)))
@@ -154,12 +155,110 @@ def test_conv_norm_relu_is_torchs_and_its_bias_gets_zeros() -> None:
 
 
 @needs_kernels
-def test_not_a_number_passes_on() -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_passes_on(value: float) -> None:
     for k in range(4):
         x = torch.zeros(1, 16, 2, 2).contiguous(memory_format=torch.channels_last)
-        x.view(1, 16, 4)[..., k] = float("nan")
-        assert kernels.halve(x.requires_grad_()).isnan().all()
-    assert kernels.norm_relu(_norm(16), x).isnan().all()
+        x.view(1, 16, 4)[..., k] = value
+        assert not kernels.max_pool(x.requires_grad_()).isfinite().any()
+    norms = _norm(16), _norm(16)
+    ours, theirs = kernels.norm_relu(norms[0], x), F.relu(norms[1](x))
+    assert torch.equal(ours.isnan(), theirs.isnan())
+    assert ours.isnan().all()
+    assert norms[0].running_var.isnan().all()
+
+
+@needs_kernels
+def test_under_autocast_goes_to_torch() -> None:
+    """There a convolution of float32 is bfloat16, which the kernels would read and write twice as far as it reaches."""
+    conv, norms = nn.Conv2d(3, 16, 3, padding=1).to(memory_format=torch.channels_last), (_norm(16), _norm(16))
+    x = _random(2, 3, 12, 10).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours, theirs = kernels.conv_norm_relu(conv, norms[0], x), F.relu(norms[1](conv(x)))
+    assert "NormRelu" not in type(ours.grad_fn).__name__
+    assert torch.equal(ours, theirs)
+
+
+@needs_kernels
+def test_nothing_to_do_is_done_as_torch_does_it() -> None:
+    x = _random(0, 16, 8, 8).requires_grad_()
+    conv, norm, skip = nn.Conv2d(16, 16, 3, padding=1).to(memory_format=torch.channels_last), _norm(16), _random(0, 16, 16, 16)
+    assert kernels.conv_norm_relu(conv, norm, x).shape == kernels.norm_relu(norm, x).shape == (0, 16, 8, 8)
+    assert kernels.max_pool(x).shape == (0, 16, 4, 4)
+    assert kernels.concat_upsampled(x, skip).shape == (0, 32, 16, 16)
+    kernels.norm_relu(norm, x).sum().backward()
+    assert not x.grad.numel()
+
+
+@needs_kernels
+def test_tensors_that_do_not_fit_together_are_refused_as_torch_does() -> None:
+    x = _random(2, 16, 8, 8).requires_grad_()
+    for norm in (_norm(32), _norm(16).double()):
+        with pytest.raises(RuntimeError):
+            kernels.norm_relu(norm, x)
+    for shape in ((2, 16, 15, 16), (2, 16, 16, 8), (1, 16, 16, 16)):
+        with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+            kernels.concat_upsampled(x, _random(*shape))
+
+
+@needs_kernels
+def test_without_gradients_statistics_move_all_the_same() -> None:
+    norms, x = (_norm(16), _norm(16)), _random(2, 16, 8, 8)
+    with torch.no_grad():
+        ours = kernels.norm_relu(norms[0], x)
+    assert ours.grad_fn is None
+    _assert_close(ours, kernels.norm_relu(norms[1], x), 1e-5)
+    _assert_close(norms[0].running_var, norms[1].running_var, 1e-6)
+    assert norms[0].num_batches_tracked == norms[1].num_batches_tracked == 1
+
+
+@needs_kernels
+def test_only_what_asks_for_a_gradient_gets_one() -> None:
+    norm, x = _norm(16).requires_grad_(False), _random(2, 16, 8, 8).requires_grad_()
+    kernels.norm_relu(norm, x).backward(_random(2, 16, 8, 8, seed=3))
+    assert x.grad is not None
+    assert norm.weight.grad is None
+    assert kernels.norm_relu(norm, x.detach()).grad_fn is None
+    dy = _random(2, 32, 16, 16, seed=3)
+    for k in range(2):
+        both = [_random(2, 16, 8, 8), _random(2, 16, 16, 16)]
+        both[k].requires_grad_()
+        kernels.concat_upsampled(*both).backward(dy)
+        assert both[k].grad is not None
+        assert both[1 - k].grad is None
+
+
+@needs_kernels
+def test_threads_may_change_between_the_way_there_and_back() -> None:
+    gradients, before = [], torch.get_num_threads()
+    try:
+        for threads in ((2, 2), (1, 3), (3, 1)):
+            x, norm = _random(2, 16, 18, 14).requires_grad_(), _norm(16)
+            torch.set_num_threads(threads[0])
+            y = kernels.concat_upsampled(kernels.max_pool(kernels.norm_relu(norm, x)), x)
+            torch.set_num_threads(threads[1])
+            y.backward(_random(2, 32, 18, 14, seed=3))
+            gradients.append(x.grad)
+    finally:
+        torch.set_num_threads(before)
+    for gradient in gradients[1:]:
+        _assert_close(gradient, gradients[0], 1e-6)
+
+
+@needs_kernels
+def test_a_network_that_trains_consists_of_them() -> None:
+    network = networks.create("u2netp").to(memory_format=torch.channels_last)
+    used, waiting = set(), [y.grad_fn for y in network(_random(2, 3, 64, 64))]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in used:
+            used.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    count = Counter(type(node).__name__ for node in used)
+    assert count["_NormReluBackward"] == sum(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+    assert count["_MaxPoolBackward"] == 33  # 5 between the stages; twice 5, 4, 3 and 2 within
+    assert count["_ConcatUpsampledBackward"] == 33
+    assert not [name for name in count if "BatchNorm" in name or "MaxPool2D" in name]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +268,7 @@ def test_not_a_number_passes_on() -> None:
 )
 def test_other_tensors_go_to_torch(x: Tensor) -> None:
     x = x.requires_grad_()
-    assert torch.equal(kernels.halve(x), F.max_pool2d(x, 2, ceil_mode=True))
+    assert torch.equal(kernels.max_pool(x), F.max_pool2d(x, 2, ceil_mode=True))
     norms = [_norm(x.shape[1]).to(x.dtype) for _ in range(2)]
     ours, theirs = kernels.norm_relu(norms[0], x), F.relu(norms[1](x))
     _assert_close(ours, theirs, 1e-5)
@@ -194,15 +293,23 @@ def test_one_value_a_channel_is_refused_as_torch_does() -> None:
         kernels.norm_relu(_norm(16), _random(1, 16, 1, 1).requires_grad_())
 
 
+@needs_kernels
 @pytest.mark.parametrize(
-    "setting",
-    [{"EDGESOD_KERNELS": "0"}, {"CC": "no-such-compiler"}, {"CC": "false"}, {"EDGESOD_CACHE": "/proc/none"}],
-    ids=lambda setting: "=".join(*setting.items()),
+    ("name", "value", "said"),
+    [
+        ("EDGESOD_KERNELS", "0", ""),
+        ("CC", "no-such-compiler", "no C compiler no-such-compiler"),
+        ("CC", "false", "false"),
+        ("EDGESOD_CACHE", "/proc/none", "/proc/none"),
+    ],
 )
-def test_does_without_a_compiler_or_a_cache(setting: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in setting.items():
-        monkeypatch.setenv(name, value)
+def test_does_without_a_compiler_or_a_cache_and_says_so(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(name, value)
     assert library.__wrapped__() is None
+    assert len(caplog.messages) == bool(said)
+    assert said in caplog.text
 
 
 @needs_kernels
@@ -214,3 +321,24 @@ def test_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         made.append([(path.suffix, path.stat().st_mtime_ns) for path in (tmp_path / "kernels").iterdir()])
     assert made[0] == made[1]
     assert [suffix for suffix, _ in made[0]] == [".so"]
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_gradient_through_a_concatenation_is_the_same_in_either_layout(channels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, skip = torch.randn(2, channels, 5, 7, generator=generator), torch.randn(2, 3, 10, 14, generator=generator)
+    weight = torch.randn(2, channels + 3, 10, 14, generator=generator)
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        leaf = x.clone(memory_format=layout).requires_grad_()
+        joined = torch.cat((kernels.upsample(leaf), skip.clone(memory_format=layout)), 1)
+        (joined * weight.clone(memory_format=layout)).sum().backward()
+        assert leaf.grad is not None
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients)
+    assert gradients[1].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_upsampling_passes_gradcheck() -> None:
+    x = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(kernels.upsample, x)

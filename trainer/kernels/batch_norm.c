@@ -69,7 +69,9 @@ int norm_relu(const float *x, const float *weight, const float *bias, float *run
     sums_end(&sums);
     for (long c = 0; c < channels; c++) {
         double from_origin = sums.of_threads[c] / rows;
-        double variance = fmax(sums.of_threads[channels + c] / rows - from_origin * from_origin, 0);
+        double variance = sums.of_threads[channels + c] / rows - from_origin * from_origin;
+        if (variance < 0) /* by rounding; not fmax, which takes 0 for a not-a-number */
+            variance = 0;
         double true_mean = from_origin + x[c], true_inverse = 1 / sqrt(variance + epsilon);
         mean[c] = true_mean;
         inverse[c] = true_inverse;

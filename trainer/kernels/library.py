@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from edgesod import assets
 from edgesod.errors import EdgesodError
 from edgesod.files import replacing
 
+log = logging.getLogger("edgesod.trainer")
+
 _FOLDER = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
 _TORCH = Path(torch.__file__).parent / "lib"
@@ -25,8 +28,8 @@ _POINTER, _LONG, _DOUBLE, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
 _ARGUMENTS = {
     "norm_relu": (*[_POINTER] * 5, _DOUBLE, _DOUBLE, _LONG, _LONG, _INT, _POINTER, _POINTER),
     "norm_relu_backward": (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER),
-    "halve": (_POINTER, _LONG, _LONG, _LONG, _INT, _POINTER),
-    "halve_backward": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _POINTER),
+    "max_pool": (_POINTER, _LONG, _LONG, _LONG, _INT, _POINTER),
+    "max_pool_backward": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _POINTER),
     "concat_upsampled": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _INT, _POINTER),
     "upsample_backward": (_POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _INT, _POINTER),
 }
@@ -34,16 +37,21 @@ _ARGUMENTS = {
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """Return the kernels, ``None`` where they cannot be had; torch's own operators do the same, more slowly.
+    """Return the kernels, ``None`` where they cannot be had, which the log says; torch's own operators do the same, more slowly.
 
     They need Linux and a C compiler that knows OpenMP: ``$CC``, else ``cc``. ``EDGESOD_KERNELS=0`` does without.
     """
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    if sys.platform != "linux" or compiler is None or os.environ.get("EDGESOD_KERNELS") == "0":
+    if sys.platform != "linux" or os.environ.get("EDGESOD_KERNELS") == "0":
+        return None
+    name = os.environ.get("CC") or "cc"
+    compiler = shutil.which(name)
+    if compiler is None:
+        log.warning("training without compiled kernels: there is no C compiler %s", name)
         return None
     try:
         return _load(_compiled(compiler))
-    except (EdgesodError, OSError, subprocess.SubprocessError):  # no compiler that works, no place to write, no such symbol
+    except (EdgesodError, OSError, subprocess.SubprocessError) as error:  # no compiler that works, or no place to write
+        log.warning("training without compiled kernels: %s", error)
         return None
 
 

@@ -2,7 +2,7 @@
 
 /* Max-pooling by 2 × 2: `lines` lines of `width` pixels, both even, of all pictures below one another. Without torch's table of which
  * pixel it was, eight bytes for each: the way back looks again. Not-a-numbers pass on. */
-void halve(const float *x, long lines, long width, long channels, int threads, float *y)
+void max_pool(const float *x, long lines, long width, long channels, int threads, float *y)
 {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++)
@@ -21,7 +21,7 @@ void halve(const float *x, long lines, long width, long channels, int threads, f
 }
 
 /* The gradient goes to the first of the four that is the largest, as torch's does. dy's rows are `stride` floats apart. */
-void halve_backward(const float *x, const float *dy, long stride, long lines, long width, long channels, int threads, float *dx)
+void max_pool_backward(const float *x, const float *dy, long stride, long lines, long width, long channels, int threads, float *dx)
 {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++)

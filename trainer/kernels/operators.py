@@ -1,12 +1,13 @@
 """What networks are built of, each the same as the torch operators in its docstring.
 
-Those are called wherever there is no kernel for the case: on GPUs, for other types and memory orders, in evaluation, without a C
-compiler. Tensor legend: ``x`` is float ``(N, C, H, W)``.
+Those are called wherever there is no kernel for the case: on GPUs, for other types and memory orders, under autocast, without
+gradients, in evaluation, without a C compiler. Tensor legend: ``x`` is float ``(N, C, H, W)``.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def conv_norm_relu(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     That is what it is: the normalisation takes every constant away again. Torch adds up the rounding errors in its place.
     """
     kernels = _kernels_for(x)
-    if kernels is None or not _learns(norm) or conv.bias is None or conv.out_channels % _LANES:
+    if kernels is None or not _learns(norm, conv.out_channels) or conv.bias is None or conv.out_channels % _LANES:
         return norm_relu(norm, conv(x))
     y = F.conv2d(x, conv.weight, conv.bias.detach(), conv.stride, conv.padding, conv.dilation, conv.groups)
     return _norm_relu(kernels, norm, y, conv.bias)
@@ -37,12 +38,12 @@ def norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     Sums are kept in float64. Torch's are float32: at 320×320 and batch 4 they are off by up to a thousandth of a deviation.
     """
     kernels = _kernels_for(x, x.shape[1])
-    if kernels is None or not _learns(norm):
+    if kernels is None or not _learns(norm, x.shape[1]):
         return F.relu(norm(x), inplace=True)
     return _norm_relu(kernels, norm, x)
 
 
-def halve(x: Tensor) -> Tensor:
+def max_pool(x: Tensor) -> Tensor:
     """Return ``max_pool2d(x, 2, ceil_mode=True)``, an odd last row or column kept.
 
     Where the gradient goes is looked for again; torch writes it down, in eight bytes a value.
@@ -50,7 +51,7 @@ def halve(x: Tensor) -> Tensor:
     kernels = _kernels_for(x, x.shape[1])
     if kernels is None or x.shape[2] % 2 or x.shape[3] % 2:
         return F.max_pool2d(x, 2, stride=2, ceil_mode=True)
-    result: Tensor = _Halve.apply(kernels, x)
+    result: Tensor = _MaxPool.apply(kernels, x)
     return result
 
 
@@ -67,7 +68,7 @@ def upsample(x: Tensor, factor: int = 2) -> Tensor:
 def concat_upsampled(x: Tensor, skip: Tensor) -> Tensor:
     """Return ``cat((interpolate(x, scale_factor=2, mode="bilinear"), skip), 1)``, each value written once."""
     kernels = _kernels_for(x, x.shape[1]) and _kernels_for(skip, skip.shape[1])
-    if kernels is None:
+    if kernels is None or (len(skip), *skip.shape[2:]) != (len(x), 2 * x.shape[2], 2 * x.shape[3]):
         return torch.cat((upsample(x), skip), 1)
     result: Tensor = _ConcatUpsampled.apply(kernels, x, skip)
     return result
@@ -81,15 +82,24 @@ def _pack(gradient: Tensor | None) -> Tensor | None:
 
 
 def _kernels_for(x: Tensor, *channels: int) -> ctypes.CDLL | None:
-    if torch.jit.is_tracing() or not torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
+    # autocast is asked for as such: what a convolution makes of float32 is bfloat16 there
+    if torch.jit.is_tracing() or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return None
-    if any(count % _LANES for count in channels):
+    if not _is_float32_on_cpu(x) or x.numel() == 0 or any(count % _LANES for count in channels):
         return None
     return library() if x.is_contiguous(memory_format=torch.channels_last) else None
 
 
-def _learns(norm: nn.BatchNorm2d) -> bool:
-    return norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
+def _learns(norm: nn.BatchNorm2d, channels: int) -> bool:
+    """Return whether a normalisation learns as the kernel does, and has what the kernel reads and writes."""
+    if not norm.training or norm.momentum is None:
+        return False
+    parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return all(part is not None and _is_float32_on_cpu(part) and part.shape == (channels,) for part in parts)
+
+
+def _is_float32_on_cpu(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def _norm_relu(kernels: ctypes.CDLL, norm: nn.BatchNorm2d, x: Tensor, unused_bias: Tensor | None = None) -> Tensor:
@@ -125,12 +135,12 @@ class _NormRelu(torch.autograd.Function):
         return None, None, dx, dweight, dbias, None if ctx.unused_bias is None else torch.zeros_like(ctx.unused_bias)
 
 
-class _Halve(torch.autograd.Function):
+class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernels: ctypes.CDLL, x: Tensor) -> Tensor:
         pictures, channels, height, width = x.shape
-        y = torch.empty(pictures, channels, height // 2, width // 2, memory_format=torch.channels_last)
-        kernels.halve(x.data_ptr(), pictures * height, width, channels, torch.get_num_threads(), y.data_ptr())
+        y = _empty_like(x, (pictures, channels, height // 2, width // 2))
+        kernels.max_pool(x.data_ptr(), pictures * height, width, channels, torch.get_num_threads(), y.data_ptr())
         ctx.kernels = kernels
         ctx.save_for_backward(x)
         return y
@@ -143,7 +153,7 @@ class _Halve(torch.autograd.Function):
         dy, stride = _by_pixels(gradients[0])
         dx = torch.empty_like(x)
         size = (pictures * height, width, channels, torch.get_num_threads())
-        ctx.kernels.halve_backward(*_addresses(x, dy), stride, *size, dx.data_ptr())
+        ctx.kernels.max_pool_backward(*_addresses(x, dy), stride, *size, dx.data_ptr())
         return None, dx
 
 
@@ -152,7 +162,7 @@ class _ConcatUpsampled(torch.autograd.Function):
     def forward(ctx: Any, kernels: ctypes.CDLL, x: Tensor, skip: Tensor) -> Tensor:
         pictures, channels, height, width = x.shape
         beside = skip.shape[1]
-        y = torch.empty(pictures, channels + beside, 2 * height, 2 * width, memory_format=torch.channels_last)
+        y = _empty_like(x, (pictures, channels + beside, 2 * height, 2 * width))
         size = (pictures * height, height, width, channels, beside, torch.get_num_threads())
         _check(kernels.concat_upsampled(*_addresses(x, skip), *size, y.data_ptr()))
         ctx.kernels, ctx.shape = kernels, x.shape
@@ -163,10 +173,15 @@ class _ConcatUpsampled(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         pictures, channels, height, width = ctx.shape
         dy, stride = _by_pixels(gradients[0])
-        dx = torch.empty(ctx.shape, memory_format=torch.channels_last)
+        dx = _empty_like(dy, ctx.shape)
         size = (pictures * height, height, width, channels, torch.get_num_threads())
         _check(ctx.kernels.upsample_backward(dy.data_ptr(), stride, *size, dx.data_ptr()))
         return None, dx, dy[:, channels:]
+
+
+def _empty_like(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a tensor of another shape to be filled: of the same type on the same device, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _addresses(*tensors: Tensor | None) -> list[int]:

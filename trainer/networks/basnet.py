@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainer.kernels import concat_upsampled, conv_norm_relu, halve, upsample
+from trainer.kernels import concat_upsampled, conv_norm_relu, max_pool, upsample
 
 from .config import AUTHORS_IMAGENET, NetworkConfig, Paper, Speed
 from .layers import require_multiple_of_32
@@ -82,7 +82,7 @@ class BASNet(nn.Module):
             x = self.get_submodule(f"encoder{k}")(x)
             levels.append(x)
         for k in (5, 6):
-            x = halve(x)
+            x = max_pool(x)
             for block in (1, 2, 3):
                 x = self.get_submodule(f"resb{k}_{block}")(x)
             levels.append(x)
@@ -118,7 +118,7 @@ class RefUnet(nn.Module):
         x = self.conv0(logits)
         levels = []
         for k in range(1, 6):
-            x = self._conv_bn_relu(str(k), x if k == 1 else halve(x))
+            x = self._conv_bn_relu(str(k), x if k == 1 else max_pool(x))
             levels.append(x)
         for k in range(4, 0, -1):
             x = self._conv_bn_relu(f"_d{k}", concat_upsampled(x, levels[k - 1]))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer.kernels import concat_upsampled, conv_norm_relu, halve, upsample
+from trainer.kernels import concat_upsampled, conv_norm_relu, max_pool, upsample
 
 from .config import AUTHORS_IMAGENET, NetworkConfig, Paper, Speed
 from .layers import require_multiple_of_32
@@ -79,7 +79,7 @@ class U2Net(nn.Module):
             x = self.get_submodule(f"stage{k}")(x)
             encoder.append(x)
             if k < 6:
-                x = halve(x)
+                x = max_pool(x)
         sides = [self.get_submodule("side6")(x)]
         for k in range(5, self.first_side - 1, -1):
             x = self.get_submodule(f"stage{k}d")(concat_upsampled(x, encoder[k - 1]))
@@ -111,7 +111,7 @@ class RSU(nn.Module):
         residual = x = self.rebnconvin(x)
         levels = []
         for k in range(1, self.depth):
-            x = self.get_submodule(f"rebnconv{k}")(x if k == 1 else halve(x))
+            x = self.get_submodule(f"rebnconv{k}")(x if k == 1 else max_pool(x))
             levels.append(x)
         x = self.get_submodule(f"rebnconv{self.depth}")(x)
         for k in range(self.depth - 1, 0, -1):

@@ -95,7 +95,7 @@ def load_checkpoint(folder: Path, model: nn.Module, ema: Ema, optimizer: torch.o
         model.load_state_dict(load_file(folder / "model.safetensors"))
         ema.module.load_state_dict(load_file(folder / "ema.safetensors"))
         optimizer.load_state_dict(_unflatten(load_file(folder / "optimizer.safetensors"), optimizer.state_dict()))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise InputError(f"{folder} is not a checkpoint of this network: {error}") from error
     # files hold plain rows; in the parameters' own layout the next step is as fast, and to the bit what it would have been
     for parameter, state in optimizer.state.items():

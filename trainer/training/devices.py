@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from edgesod.errors import BackendError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_NEVER_MAPPED = (1 << 30, 1 << 25)  # bytes; older glibc take no more than 32 MiB
 _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -58,8 +59,8 @@ def _keep_freed_memory() -> None:
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    # not the second alone: it would keep the first from growing by itself, and map whatever is larger than 128 KiB
+    if mallopt is not None and any(mallopt(_M_MMAP_THRESHOLD, size) for size in _NEVER_MAPPED):
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 

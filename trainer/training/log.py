@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from edgesod.errors import OutputError
+from edgesod.errors import InputError, OutputError
 from edgesod.files import write_atomically
 from trainer.losses import LossParts
 
@@ -34,8 +35,8 @@ class RunLog:
         try:
             run.mkdir(parents=True, exist_ok=True)
             if self._path.exists():
-                kept = [line for line in self._path.read_text(encoding="utf-8").splitlines() if _seen(line) <= seen]
-                write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
+                kept = [entry for entry in read_log(self._path) if entry["seen"] <= seen]
+                write_atomically(self._path, "".join(_line(entry) for entry in kept).encode())
             self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=seen + 1 if seen else None)
         except OSError as error:
             raise _cannot_write(run, error) from error
@@ -44,7 +45,8 @@ class RunLog:
         """Log a step."""
         parts = {name: round(float(value), 5) for name, value in loss.parts.items()}
         total = round(float(loss.total), 5)
-        self._append({"seen": seen, "loss": total, "lr": rate, "images_per_s": round(images_per_s, 2), **parts})
+        speed = float(f"{images_per_s:.4g}")  # not so many places: of what is slow they would leave nothing
+        self._append({"seen": seen, "loss": total, "lr": rate, "images_per_s": speed, **parts})
         curves = {f"loss/{name}": value for name, value in parts.items()}
         self._draw(seen, {"loss/total": total, "lr": rate, "images_per_s": images_per_s, **curves})
 
@@ -69,7 +71,7 @@ class RunLog:
     def _append(self, entry: dict[str, float]) -> None:
         try:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(_line(entry))
         except OSError as error:
             raise _cannot_write(self._path, error) from error
 
@@ -81,12 +83,29 @@ class RunLog:
             raise _cannot_write(self._path.parent, error) from error
 
 
-def _seen(line: str) -> float:
-    """Return how many images a line of the log is about; a line cut short is about none that count."""
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a ``log.jsonl``, oldest first; a line that a killed run left half-written is none.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     try:
-        return float(json.loads(line)["seen"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    return [entry for line in lines if (entry := _entry(line)) is not None]
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("seen"), int) else None
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry) + "\n"
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

@@ -76,6 +76,7 @@ class TrainingRecipe(_Strict):
     validate_every: int = Field(default=5000, gt=0)
     """Images between two validations."""
     validate_images: int = Field(default=100, gt=0)
+    """Held-out pictures of a validation, at least, evenly spread; all where there are fewer."""
     checkpoint_every: int = Field(default=2000, gt=0)
     """Images between two checkpoints."""
     resize: ResizeMode = "halve-linear"
