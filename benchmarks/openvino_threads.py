@@ -25,7 +25,7 @@ import numpy as np
 import openvino as ov
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # which share what writes a document
-from documents import replace_between, say
+from documents import replace_between, run, say
 
 from edgesod.manifest import this_device
 from edgesod.processing.pictures import photograph
@@ -77,7 +77,7 @@ def main() -> None:
     for place in PLACES:
         say(f"timing, {place}")
         stop = threading.Event()
-        sink = threading.Thread(target=_compress, args=(stop,))
+        sink = threading.Thread(target=_compress, args=(stop,), daemon=True)
         if place != "alone":
             sink.start()
         runs = [partial(ms, request) for request in requests.values()]
@@ -127,4 +127,4 @@ def _compress(stop: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

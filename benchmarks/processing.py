@@ -32,11 +32,11 @@ from edgesod.types import Result
 def main() -> None:
     """Measure, print the table, write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT of the frame")
+    parser.add_argument("--size", type=size, default="1280x720", help="WIDTHxHEIGHT of the frame")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
-    width, height = (int(side) for side in options.size.split("x"))
+    width, height = options.size
     cv2.setNumThreads(1)
     done = measure((height, width), options.rounds)
     print(f"{width}×{height}, one thread of {done['cpu']}, median of {options.rounds} rounds\n")
@@ -45,6 +45,12 @@ def main() -> None:
         print(f"{name:12}{row['ms']:8.3f}{row['ns_per_pixel']:10.2f}{row['copies']:21.1f}")
     if options.json:
         write_atomically(options.json, json.dumps(done, indent=1).encode())
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read ``--size``: width and height."""
+    width, height = (int(side) for side in text.split("x"))
+    return width, height
 
 
 def measure(size_hw: tuple[int, int], rounds: int) -> dict[str, Any]:

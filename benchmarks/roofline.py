@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # which share what writes a document
-from documents import replace_between, say
+from documents import replace_between, run, say
 
 from edgesod import build, zoo
 from edgesod.bench.compare import compare_speed
@@ -159,4 +159,4 @@ def as_table(report: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

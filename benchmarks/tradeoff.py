@@ -32,7 +32,7 @@ import numpy as np
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[1] / "scripts")
 )  # which share what writes a document and opens an INT8 network
-from documents import replace_between, say
+from documents import replace_between, run, say
 from int8_drift import int8_runtime
 
 from edgesod import zoo
@@ -41,7 +41,6 @@ from edgesod.bench.environment import environment
 from edgesod.bench.measure import bench_frame
 from edgesod.calibration import calibrate
 from edgesod.calibration.table import read_table
-from edgesod.errors import EdgesodError
 from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
 from edgesod.evaluation.metrics import BETA_SQUARED
 from edgesod.files import replacing, sha256_of, write_atomically
@@ -339,7 +338,4 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except EdgesodError as error:
-        sys.exit(str(error))
+    run(main)

@@ -9,14 +9,12 @@ Frames are those of ``edgesod run --contact-sheet``: spread evenly, first and la
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
-from documents import say
+from documents import run, say
 
 from edgesod import Runtime
-from edgesod.errors import EdgesodError
 from edgesod.processing.effects import apply_effect
 from edgesod.processing.pictures import read_picture
 from edgesod.processing.sheet import contact_sheet
@@ -52,7 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except EdgesodError as error:
-        sys.exit(f"{error}\n{error.hint}" if error.hint else str(error))
+    run(main)

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
-from documents import replace_between, say
+from documents import replace_between, run, say
 from int8_drift import DOCUMENT, RUNS, Pictures, int8_runtime, open_runtime, quantised_by, score, write_int8
 
 from edgesod import assets, zoo
 from edgesod.calibration import calibrate
 from edgesod.calibration.table import check_table, read_table
-from edgesod.errors import EdgesodError
 from edgesod.files import read_json, sha256_of, write_atomically
 from edgesod.recipe import RangeMethod, Recipe, recipe_for
 
@@ -122,7 +120,4 @@ def write_document(path: Path, done: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except EdgesodError as error:
-        sys.exit(f"{error}\n{error.hint}" if error.hint else str(error))
+    run(main)

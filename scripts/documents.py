@@ -1,11 +1,13 @@
-"""What scripts that measure for hours share: telling how far they are, and writing their tables into a document."""
+"""What scripts share: telling how far they are, writing their tables into a document, and how they end."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from edgesod.errors import EdgesodError, InputError
 from edgesod.files import write_atomically
 
 
@@ -15,10 +17,30 @@ def say(text: str) -> None:
 
 
 def replace_between(path: Path, begin: str, end: str, lines: Sequence[str]) -> None:
-    """Put lines between two marks of a document, which is made where there is none."""
+    """Put lines between two marks of a document, which is made where there is none.
+
+    Raises:
+        InputError: It lacks one of the marks: what stands behind them would be lost.
+    """
     text = path.read_text(encoding="utf-8") if path.is_file() else f"{begin}\n{end}\n"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
+    before, has_begin, rest = text.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not (has_begin and has_end):
+        raise InputError(
+            f"{path} has no place for the table", hint=f"put {begin} and {end} on lines of their own, one after the other"
+        )
     body = "\n".join(lines)
     write_atomically(path, f"{before}{begin}\n\n{body}\n\n{end}{after}".encode())
     say(f"wrote {path}")
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script and end with what it returns; with an error's words, hint and exit code, or 130 after Ctrl-C, as ``edgesod`` does."""
+    try:
+        code = main()
+    except EdgesodError as error:
+        say(f"error: {error}" + (f"\n  try: {error.hint}" if error.hint else ""))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

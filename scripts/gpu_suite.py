@@ -32,6 +32,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from documents import run, say  # noqa: E402
+
 from edgesod import assets, zoo  # noqa: E402
 from edgesod.bench import bench  # noqa: E402
 from edgesod.bench.results import SUFFIX, new_results, results_table  # noqa: E402
@@ -63,16 +65,12 @@ class OutOfTime(KeyboardInterrupt):
     """The minutes are over; whatever handles Ctrl-C handles this."""
 
 
-def main() -> None:
-    """Do what is left to do, as far as the time allows, and show what there is."""
+def main() -> int:
+    """Do what is left to do, as far as the time allows, and show what there is; return the exit code."""
     options = parse()
     if options.rehearse:
         rehearse(options.rehearse, options.work)
-    try:
-        suite = Suite(options)
-    except EdgesodError as error:
-        say(f"error: {error}" + (f"\n  try: {error.hint}" if error.hint else ""))
-        raise SystemExit(error.exit_code) from None
+    suite = Suite(options)
     try:
         with no_longer_than(options.minutes):
             for name in options.networks:
@@ -81,10 +79,10 @@ def main() -> None:
         say(f"{options.minutes:g} minutes are over; the same command goes on from here")
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from here")
-        raise SystemExit(130) from None
+        return 130
     print(suite.table())
     say(f"results: {suite.path}")
-    raise SystemExit(1 if suite.failures() else 0)
+    return 1 if suite.failures() else 0
 
 
 def parse() -> argparse.Namespace:
@@ -124,11 +122,6 @@ def rehearse(version: str, work: Path) -> None:
         "PYTHONPATH": os.pathsep.join(paths),
         "XDG_CACHE_HOME": str(work / "cache"),  # timing caches of a fake have no business among the real ones
     }
-
-
-def say(text: str) -> None:
-    """Tell the person at the keyboard."""
-    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -379,4 +372,4 @@ def nvidia_smi() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

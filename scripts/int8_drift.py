@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from documents import replace_between, say
+from documents import replace_between, run, say
 
 from edgesod import assets, zoo
 from edgesod.builder.job import FP32, Job
 from edgesod.calibration.schemes import Scheme
 from edgesod.calibration.table import check_table, read_table
-from edgesod.errors import EdgesodError
 from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
 from edgesod.recipe import Precision, Recipe, load_recipe, recipe_for
 from edgesod.runtime import Runtime, open_session
@@ -181,7 +179,4 @@ def table_of(found: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except EdgesodError as error:
-        sys.exit(str(error))
+    run(main)

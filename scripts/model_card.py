@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +18,7 @@ from edgesod.processing.effects import apply_effect
 from edgesod.processing.sheet import contact_sheet
 from edgesod.runtime import Runtime
 from edgesod.stream.sinks.pictures import write_picture
+from trainer.training.log import read_log
 
 _WORST = 8
 _CELL_WH = (160, 120)
@@ -53,17 +53,20 @@ def read_history(logs: Sequence[Path], last_seen: int) -> tuple[list[dict[str, f
     Returns:
         One record a run: ``images_seen``, and ``hours``, ``None`` where the log has no speeds. And one record a validation,
         ``seen`` counting all runs.
+
+    Raises:
+        InputError: A log cannot be read.
     """
     runs: list[dict[str, float | None]] = []
     validations: list[dict[str, float]] = []
     before = 0
     for k, log in enumerate(logs):
-        entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        entries = read_log(log)
         if k == len(logs) - 1:
             entries = [entry for entry in entries if entry["seen"] <= last_seen]
         kept = ("validation_size", "max_f", "max_f_mean", "mae")
         validations += [{"seen": before + e["seen"], **{key: e[key] for key in kept}} for e in entries if "max_f" in e]
-        seen = last_seen if k == len(logs) - 1 else max(int(entry["seen"]) for entry in entries)
+        seen = last_seen if k == len(logs) - 1 else max((entry["seen"] for entry in entries), default=0)
         runs.append({"images_seen": seen, "hours": _hours(entries)})
         before += seen
     return runs, validations

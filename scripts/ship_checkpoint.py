@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +24,13 @@ from typing import Any
 import model_card
 import numpy as np
 import torch
+from documents import run, say
 from safetensors.torch import load_file, save_file
 
 from edgesod.calibration import calibrate
 from edgesod.calibration.headroom import headroom, write_headroom
 from edgesod.cli import train
-from edgesod.errors import CheckFailed, EdgesodError
+from edgesod.errors import CheckFailed
 from edgesod.evaluation import EvaluationSet, evenly_spread
 from edgesod.files import replacing, replacing_folder, sha256_of
 from edgesod.manifest import this_device
@@ -99,38 +99,40 @@ def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Pat
     """Make every file in ``work``; return the model's name, the files of its folder, and its calibration table."""
     name, source, record = _source(options, work)
     recipe = network_recipe(name, "fp32")
+    # what was named wrongly says so now, not hours later
     pairs = EvaluationSet(*options.data)
     trained_on, held = hold_out(pairs.stems)
+    sets = {"hold-out": (pairs, held)}
+    if options.sod is not None:
+        sod = EvaluationSet(options.sod)
+        sets["SOD"] = (sod, sod.stems)
+    runs, validations = [], []
+    if record is not None:
+        runs, validations = model_card.read_history(_logs(options), record["images_seen"])
     pictures = _pictures(pairs, trained_on, options.calib_images, work / "DUTS-TR")
 
     weights, onnx, table_file = work / f"{name}.safetensors", work / f"{name}.onnx", work / f"{recipe.stem}.json"
     stored = _store(source, weights, recipe, pictures)
-    _say(f"weights: {stored['stored']}, maps differ by at most {stored['largest_difference']:.1e}")
+    say(f"weights: {stored['stored']}, maps differ by at most {stored['largest_difference']:.1e}")
     difference = export_weights(recipe, weights, onnx)
-    _say(f"exported: torch and ONNX differ by at most {difference:.1e}")
+    say(f"exported: torch and ONNX differ by at most {difference:.1e}")
 
     table = calibrate(onnx, network_recipe(name, "int8"), work / "DUTS-TR", limit=options.calib_images)
     table.write(table_file)
     layers = headroom(onnx, table)
     write_headroom(layers, work / "fp16.csv")
     highest = max(layers, key=lambda layer: layer.largest)
-    _say(f"calibrated on {table.num_images} images; the largest value is {highest.largest:.4g}")
+    say(f"calibrated on {table.num_images} images; the largest value is {highest.largest:.4g}")
 
     scores, worst, made = {}, {}, []
     with Runtime.from_session(open_session(onnx, "fp32", "auto"), recipe) as runtime:
-        sets = {"hold-out": (pairs, held)}
-        if options.sod is not None:
-            sod = EvaluationSet(options.sod)
-            sets["SOD"] = (sod, sod.stems)
         for key, (scored, stems) in sets.items():
             scores[key], worst[key] = model_card.score(runtime, scored, evenly_spread(stems, options.score_images))
             made.append(work / f"worst-{key.lower()}.png")
             model_card.write_worst(worst[key], made[-1])
-            _say(f"{key}: {scores[key]}")
+            say(f"{key}: {scores[key]}")
         model_card.write_photographs(runtime, work / "photographs.jpg")
-    runs, validations = [], []
     if record is not None:
-        runs, validations = model_card.read_history(_logs(options), record["images_seen"])
         model_card.draw_history(validations, work / "curve.svg")
         made.append(work / "curve.svg")
     hours = [run["hours"] for run in runs]
@@ -214,7 +216,7 @@ def _store(source: Path, target: Path, recipe: Recipe, pictures: Sequence[Path])
     state = load_file(source)
     halved = {key: value.half() if value.is_floating_point() and value.ndim > 1 else value for key, value in state.items()}
     save_file(halved, target, about.to_strings())
-    sample = pictures[:: max(1, len(pictures) // _COMPARED)]
+    sample = evenly_spread(pictures, _COMPARED)
     largest = _largest_difference(recipe, source, target, sample)
     if not largest < LARGEST_DIFFERENCE:  # also where it is not a number
         target.write_bytes(source.read_bytes())
@@ -239,8 +241,7 @@ def _largest_difference(recipe: Recipe, one: Path, other: Path, pictures: Sequen
 
 def _logs(options: argparse.Namespace) -> list[Path]:
     own = options.checkpoint.parent / "log.jsonl"
-    earlier = [log for log in options.history if log.resolve() != own.resolve()]
-    return [*earlier, own] if own.is_file() else earlier
+    return [*(log for log in options.history if log.resolve() != own.resolve()), own]
 
 
 def _hardware() -> str:
@@ -249,14 +250,5 @@ def _hardware() -> str:
     return f"{os.cpu_count()} cores of {this_device().name}"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except EdgesodError as error:
-        sys.exit(f"{error}\n{error.hint}" if error.hint else str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

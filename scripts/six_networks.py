@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-from documents import replace_between, say
+from documents import replace_between, run, say
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from edgesod.evaluation import EvaluationSet, SodScorer
 from edgesod.files import read_json, replacing, write_atomically
 from trainer import networks
+from trainer.training.log import read_log
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- six networks: written by scripts/six_networks.py -->", "<!-- end of six networks -->"
@@ -148,8 +149,7 @@ class Network:
 
     def losses(self) -> tuple[list[int], list[float]]:
         """Return images seen and loss, step by step."""
-        lines = (self.folder / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        entries = [entry for line in lines if "loss" in (entry := json.loads(line))]
+        entries = [entry for entry in read_log(self.folder / "run" / "log.jsonl") if "loss" in entry]
         return [entry["seen"] for entry in entries], [entry["loss"] for entry in entries]
 
     def evaluate(self) -> dict[str, Any]:
@@ -314,4 +314,4 @@ def cell(result: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -25,7 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from documents import replace_between, say
+from documents import replace_between, run, say
 
 from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
 from edgesod.files import write_atomically
@@ -247,4 +247,4 @@ def table(done: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,10 +24,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from documents import replace_between, say
+from documents import replace_between, run, say
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from edgesod.errors import CheckFailed
 from edgesod.evaluation import EvaluationSet
 from trainer import networks
 from trainer.data.split import hold_out
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--document", type=Path, help="whose table to replace")
     options = parser.parse_args()
+    EvaluationSet(options.data)  # a wrong name is told here, before there are processes to tell it
     lines = [
         f"torch {torch.__version__}, {options.threads} threads, {options.rounds} turns of each",
         "",
@@ -82,24 +85,29 @@ def _take_turns(data: str, size: int, batch: int, rounds: int, steps: int, threa
         # not a daemon, which could not have loader processes of its own
         process = context.Process(target=train, args=(there, data, size, batch, threads))
         process.start()
+        there.close()  # the process alone holds it now: should it fail, its end of the pipe closes
         sides.append((process, here))
     turns: list[list[Turn]] = [[], []]
-    for k in range(rounds + 1):
-        for side, (_, pipe) in enumerate(sides):
-            time.sleep(_PAUSE_S)
-            pipe.send(steps)
-            turn = pipe.recv()
-            if k:  # the first is a warm-up
-                turns[side].append(turn)
-    for process, pipe in sides:
-        pipe.send(0)
-        process.join()
+    try:
+        for k in range(rounds + 1):
+            for side, (_, pipe) in enumerate(sides):
+                time.sleep(_PAUSE_S)
+                pipe.send(steps)
+                turn = pipe.recv()
+                if k:  # the first is a warm-up
+                    turns[side].append(turn)
+    except (EOFError, OSError):
+        raise CheckFailed("one of the two loops ended; what it said is above") from None
+    finally:
+        for process, pipe in sides:
+            pipe.close()
+            process.join()
     return turns[0], turns[1]
 
 
 def _serve(pipe: Connection, batches: Iterator[Any], step: Callable[[Any], object]) -> None:
-    """Take as many steps as the pipe asks for, time and again, until it asks for none."""
-    while steps := pipe.recv():
+    """Take as many steps as the pipe asks for, time and again, until it is closed."""
+    for steps in iter(partial(_asked, pipe), None):
         begin, waited = time.perf_counter(), 0.0
         for _ in range(steps):
             asked = time.perf_counter()
@@ -107,6 +115,13 @@ def _serve(pipe: Connection, batches: Iterator[Any], step: Callable[[Any], objec
             waited += time.perf_counter() - asked
             step(batch)
         pipe.send((time.perf_counter() - begin, waited))
+
+
+def _asked(pipe: Connection) -> int | None:
+    try:
+        return int(pipe.recv())
+    except EOFError:
+        return None
 
 
 def _train_ours(pipe: Connection, data: str, size: int, batch: int, threads: int) -> None:
@@ -182,4 +197,4 @@ class AuthorsSet(Dataset[tuple[Tensor, Tensor]]):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

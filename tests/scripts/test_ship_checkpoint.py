@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from edgesod import zoo
 from edgesod.calibration.table import check_table, read_table
-from edgesod.errors import OutputError
+from edgesod.errors import InputError, OutputError
 from edgesod.files import sha256_of
 from edgesod.processing.pictures import photograph
 from edgesod.processing.preprocess import preprocess
@@ -219,10 +219,28 @@ def test_history_counts_over_runs_and_ends_with_the_checkpoint(tmp_path: Path, c
     second = [{"seen": 7200, "loss": 1.0, "images_per_s": 4.0}, {"seen": 7200, **scores}, {"seen": 9000, **scores}]
     logs = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
     for log, entries in zip(logs, (first, second), strict=True):
-        log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        log.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + '{"seen": 99')  # killed while it wrote
     runs, validations = card.read_history(logs, last_seen=8000)
     assert runs == [{"images_seen": 4000, "hours": 1.0}, {"images_seen": 8000, "hours": 0.5}]
     assert [entry["seen"] for entry in validations] == [4000, 11200]
+
+
+@pytest.mark.parametrize("missing", ["log.jsonl", "earlier.jsonl", "SOD"])
+def test_what_is_missing_is_told_before_anything_is_made(
+    tmp_path: Path, ship: ModuleType, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    checkpoint = tmp_path / "run" / "checkpoint-000000008"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "record.json").write_text(json.dumps({"recipe": {"network": "u2netp"}, "images_seen": 8}))
+    for file in {checkpoint.parent / "log.jsonl", tmp_path / "earlier.jsonl"}:
+        if file.name != missing:
+            file.write_text("")
+    words = ["--data", write_pairs(tmp_path / "set", 2), "--checkpoint", checkpoint, "--history", tmp_path / "earlier.jsonl"]
+    words += ["--sod", tmp_path / "SOD" if missing == "SOD" else tmp_path / "set", "--into", tmp_path / "shipped"]
+    monkeypatch.setattr("sys.argv", ["ship", *map(str, words)])
+    monkeypatch.setattr(ship, "_store", lambda *_: pytest.fail("it began"))
+    with pytest.raises(InputError, match=missing):
+        ship.main()
 
 
 def test_worst_cases_are_the_worst_and_in_order(tmp_path: Path, card: ModuleType) -> None:
