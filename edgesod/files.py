@@ -21,6 +21,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+# only setting it tells what it was: once, while there is one thread
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write ``content`` to ``path`` by way of a temporary neighbour; parents are made.
@@ -54,7 +58,7 @@ class Replacement:
             os.close(handle)
             self.path = Path(name)
             try:
-                self.path.chmod(0o666 & ~_umask())
+                self.path.chmod(0o666 & ~_UMASK)
             except OSError:
                 self.discard()
                 raise
@@ -109,7 +113,7 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
         with _output_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            temporary.chmod(0o777 & ~_umask())
+            temporary.chmod(0o777 & ~_UMASK)
             yield temporary
             aside = temporary.with_name(temporary.name + ".old")
             if folder.exists():
@@ -185,9 +189,3 @@ def _output_errors(what: str | Path) -> Iterator[None]:
         raise OutputError(
             f"cannot write {what}: {error.strerror or error}", hint="make room, or choose another place"
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

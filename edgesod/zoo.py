@@ -89,7 +89,7 @@ OFFICIAL = (
 
 def names() -> list[str]:
     """Return the names of the shipped models, sorted."""
-    return sorted(path.parent.name for path in assets.models().glob("*/card.json"))
+    return sorted(path.parent.name for path in assets.models().glob("[!.]*/card.json"))
 
 
 def shipped(name: str) -> ShippedModel:
