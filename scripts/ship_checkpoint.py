@@ -62,6 +62,13 @@ def main() -> None:
     which.add_argument("--out", type=Path, help="run folder to train in; goes on with what is there")
     which.add_argument("--checkpoint", type=Path, help="ship this one and train nothing")
     which.add_argument("--weights", type=Path, help="ship these, trained here as whatever they say, and train nothing")
+    parser.add_argument(
+        "--average",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="other weights of the same training, to ship the mean of all instead",
+    )
     parser.add_argument("--model", help="with --weights: a variant to make of them; what they say themselves by default")
     parser.add_argument(
         "--history", type=Path, nargs="*", default=[], help="log.jsonl of each run before that one, oldest first"
@@ -76,6 +83,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.model is not None and options.weights is None:
         parser.error("--model goes with --weights: a run says itself what it trained")
+    if options.average and options.weights is not None:
+        parser.error("--average goes with --checkpoint or --out")
 
     if options.out is not None:
         train.command(data=options.data, out=options.out, recipe=options.recipe, resume=True)
@@ -145,6 +154,7 @@ def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Pat
         "made_of": None if record is not None else {"file": options.weights.name, "sha256": sha256_of(options.weights)},
         "training": {
             "note": options.note,
+            "averaged_with": [sha256_of(file) for file in options.average],
             "last_recipe": record["recipe"] if record is not None else None,
             "images_seen": sum(run["images_seen"] for run in runs),
             "hours": options.hours or (round(sum(hours), 2) if hours and all(hours) else None),
@@ -181,13 +191,33 @@ def _source(options: argparse.Namespace, work: Path) -> tuple[str, Path, dict[st
     """Return the network, a file of its weights, and the record of the run that they come from, ``None`` where none is given."""
     if options.checkpoint is not None:
         record = read_record(options.checkpoint)
-        return record["recipe"]["network"], options.checkpoint / "ema.safetensors", record
+        name, source = record["recipe"]["network"], options.checkpoint / "ema.safetensors"
+        return name, _mean([source, *options.average], name, work) if options.average else source, record
     recipe = weights_recipe(options.weights, "fp32", model=options.model)
     network = networks.create(recipe.model)
     networks.load_weights(network, options.weights)
     source = work / "given.safetensors"
     save_file(network.state_dict(), source, networks.WeightsMetadata(recipe.model, recipe.preprocessing).to_strings())
     return recipe.model, source, None
+
+
+def _mean(files: Sequence[Path], name: str, work: Path) -> Path:
+    """Write the mean of several weights of one network; return the file.
+
+    Two ends of one training, averaged, see more than either (Wortsman et al., "Model soups", ICML 2022).
+    """
+    states = []
+    for file in files:
+        network = networks.create(name)
+        networks.load_weights(network, file)
+        states.append(network.state_dict())
+    mean = {
+        key: torch.stack([state[key] for state in states]).mean(0) if value.is_floating_point() else value
+        for key, value in states[0].items()
+    }
+    target = work / "mean.safetensors"
+    save_file(mean, target, networks.weights_metadata(files[0]).to_strings())
+    return target
 
 
 def _pictures(pairs: EvaluationSet, stems: Sequence[str], count: int, folder: Path) -> list[Path]:

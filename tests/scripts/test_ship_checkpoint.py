@@ -117,6 +117,18 @@ def test_the_readmes_command_trains_and_ships(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_mean_of_two_ends_is_that_of_every_weight(ship: ModuleType, tmp_path: Path) -> None:
+    shipped, other = zoo.shipped("u2netp").weights, tmp_path / "other.safetensors"
+    network = networks.create("u2netp")
+    save_file(network.state_dict(), other)
+    found, first = load_file(ship._mean([shipped, other], "u2netp", tmp_path)), load_file(shipped)
+    assert found.keys() == first.keys()
+    for key, theirs in network.state_dict().items():
+        if theirs.is_floating_point():
+            assert torch.allclose(found[key], (first[key].float() + theirs) / 2, atol=1e-6), key
+    assert networks.weights_metadata(tmp_path / "mean.safetensors") == networks.weights_metadata(shipped)
+
+
 def test_the_documented_command_ships_a_variant_of_given_weights(tmp_path: Path) -> None:
     (line,) = re.findall(
         r"^python (scripts/ship_checkpoint\.py .*?--model u2netp-fast.*)$", (ROOT / "docs/training.md").read_text("utf-8"), re.M
