@@ -73,6 +73,7 @@ def test_blocks_run(folder: Path) -> None:
             command = ["bash", "-euo", "pipefail", "-c", block.code]
         done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, f"{block.document.name}: {block.code}\n{done.stdout[-800:]}\n{done.stderr[-2000:]}"
+        assert "leaked" not in done.stderr, "a binding reports leaks at the end"
 
 
 @pytest.mark.parametrize("block", [b for b in _blocks() if b.needs], ids=lambda b: b.code.splitlines()[0][:40])

@@ -83,5 +83,6 @@ def _leave(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    gc.freeze()  # or the interpreter looks through every object once more, which takes longer than many a command's end
+    if "onnxsim" not in sys.modules:  # whose binding reports as leaked what was not looked through
+        gc.freeze()  # or the interpreter looks through every object once more, which takes longer than many a command's end
     sys.exit(code)
