@@ -70,6 +70,24 @@ def test_norm_relu_is_torchs_in_float64(shape: tuple[int, ...], threads: int) ->
 
 
 @needs_kernels
+@pytest.mark.parametrize("shape", [(2, 48, 7, 9), (2, 48, 1, 1), (7, 9)], ids=["same", "one pixel", "a plane"])
+def test_a_residual_is_added_after_the_relu(shape: tuple[int, ...]) -> None:
+    residual = torch.randn(shape, generator=torch.Generator().manual_seed(4))  # the kernel packs it
+    norm, x, dy = _norm(48), _random(2, 48, 7, 9).requires_grad_(), _random(2, 48, 7, 9, seed=3)
+    residual.requires_grad_()
+    without, *expected = _in_double(norm, x, dy)
+    y = kernels.norm_relu(norm, x, residual)
+    y.backward(dy)
+    _assert_close(y, without + residual.double(), 1e-5)
+    for ours, theirs in zip((x.grad, norm.weight.grad, norm.bias.grad), expected, strict=False):
+        _assert_close(ours, theirs, 1e-5)
+    _assert_close(residual.grad, dy.double().sum_to_size(shape), 1e-5)
+    conv = nn.Conv2d(48, 48, 1).eval()
+    with_both = kernels.conv_norm_relu(conv, norm, x, residual)
+    assert torch.equal(with_both, kernels.conv_norm_relu(conv, norm, x) + residual)
+
+
+@needs_kernels
 def test_a_mean_far_from_zero_leaves_the_variance() -> None:
     norm, x = _norm(32), (_random(2, 32, 40, 40) + 3000).requires_grad_()
     expected = _in_double(norm, x, torch.ones_like(x))

@@ -39,11 +39,11 @@ static void sums_end(struct sums *sums)
 /* Batch normalisation that learns, and the ReLU after it: y = max(0, scale x + shift), with scale = weight / deviation and
  * shift = bias - scale mean. Not-a-numbers pass on: "not below" is not "above".
  *
- * saved: scale, shift, mean and 1 / deviation for the way back, `channels` each. The running averages move by `momentum`, that of
- * the variance towards the unbiased one.
+ * residual, which may be NULL, is added to y. saved: scale, shift, mean and 1 / deviation for the way back, `channels` each. The
+ * running averages move by `momentum`, that of the variance towards the unbiased one.
  */
 int norm_relu(const float *x, const float *weight, const float *bias, float *running_mean, float *running_variance,
-              double momentum, double epsilon, long rows, long channels, int threads, float *y, float *saved)
+              const float *residual, double momentum, double epsilon, long rows, long channels, int threads, float *y, float *saved)
 {
     float *scale = saved, *shift = saved + channels, *mean = saved + 2 * channels, *inverse = saved + 3 * channels;
     long blocks = (rows + BLOCK - 1) / BLOCK;
@@ -86,7 +86,8 @@ int norm_relu(const float *x, const float *weight, const float *bias, float *run
         for (long r = begin_of(rows, t, threads); r < begin_of(rows, t + 1, threads); r++)
             for (long c = 0; c < channels; c += LANES) {
                 lanes v = load(x + r * channels + c) * load(scale + c) + load(shift + c);
-                store(y + r * channels + c, where(~(v <= ZERO), v));
+                v = where(~(v <= ZERO), v);
+                store(y + r * channels + c, residual ? v + load(residual + r * channels + c) : v);
             }
     return 0;
 }

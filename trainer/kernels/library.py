@@ -26,7 +26,7 @@ _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
 _TORCH = Path(torch.__file__).parent / "lib"
 _POINTER, _LONG, _DOUBLE, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_double, ctypes.c_int
 _ARGUMENTS = {
-    "norm_relu": (*[_POINTER] * 5, _DOUBLE, _DOUBLE, _LONG, _LONG, _INT, _POINTER, _POINTER),
+    "norm_relu": (*[_POINTER] * 6, _DOUBLE, _DOUBLE, _LONG, _LONG, _INT, _POINTER, _POINTER),
     "norm_relu_backward": (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER),
     "max_pool": (_POINTER, _LONG, _LONG, _LONG, _INT, _POINTER),
     "max_pool_backward": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _POINTER),

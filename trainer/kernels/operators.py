@@ -20,27 +20,32 @@ from .library import library
 _LANES = 16  # channels come in multiples of so many
 
 
-def conv_norm_relu(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Return ``relu(norm(conv(x)))``; while the normalisation learns, the convolution's bias gets a gradient of zeros.
+def conv_norm_relu(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """Return ``relu(norm(conv(x)))``, plus a residual of the same shape where one is given.
+
+    While the normalisation learns, the convolution's bias gets a gradient of zeros.
 
     That is what it is: the normalisation takes every constant away again. Torch adds up the rounding errors in its place.
     """
     kernels = _kernels_for(x)
     if kernels is None or not _learns(norm, conv.out_channels) or conv.bias is None or conv.out_channels % _LANES:
-        return norm_relu(norm, conv(x))
+        return norm_relu(norm, conv(x), residual)
     y = F.conv2d(x, conv.weight, conv.bias.detach(), conv.stride, conv.padding, conv.dilation, conv.groups)
-    return _norm_relu(kernels, norm, y, conv.bias)
+    return _norm_relu(kernels, norm, y, residual, conv.bias)
 
 
-def norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Return ``relu(norm(x))``, where the normalisation learns in 8 passes over memory in place of torch's 13.
+def norm_relu(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """Return ``relu(norm(x))``, plus a residual of the same shape where one is given.
+
+    The normalisation learns in 8 passes over memory in place of torch's 13, and the residual takes one in place of three.
 
     Sums are kept in float64. Torch's are float32: at 320×320 and batch 4 they are off by up to a thousandth of a deviation.
     """
     kernels = _kernels_for(x, x.shape[1])
     if kernels is None or not _learns(norm, x.shape[1]):
-        return F.relu(norm(x), inplace=True)
-    return _norm_relu(kernels, norm, x)
+        y = F.relu(norm(x), inplace=True)
+        return y if residual is None else y + residual
+    return _norm_relu(kernels, norm, x, residual)
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -102,24 +107,30 @@ def _is_float32_on_cpu(x: Tensor) -> bool:
     return x.dtype == torch.float32 and x.device.type == "cpu"
 
 
-def _norm_relu(kernels: ctypes.CDLL, norm: nn.BatchNorm2d, x: Tensor, unused_bias: Tensor | None = None) -> Tensor:
+def _norm_relu(
+    kernels: ctypes.CDLL, norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, unused_bias: Tensor | None = None
+) -> Tensor:
     if x.numel() == x.shape[1]:
         raise ValueError(f"batch normalisation learns from more than 1 value per channel, got input size {tuple(x.shape)}")
     norm.num_batches_tracked.add_(1)  # type: ignore[operator]
-    result: Tensor = _NormRelu.apply(kernels, norm, x, norm.weight, norm.bias, unused_bias)
-    return result
+    fits = residual is not None and residual.shape == x.shape and _is_float32_on_cpu(residual)
+    result: Tensor = _NormRelu.apply(kernels, norm, x, residual if fits else None, norm.weight, norm.bias, unused_bias)
+    return result if fits or residual is None else result + residual
 
 
 class _NormRelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, kernels: ctypes.CDLL, norm: nn.BatchNorm2d, x: Tensor, *parameters: Tensor | None) -> Tensor:
-        weight, bias, ctx.unused_bias = parameters
+    def forward(ctx: Any, kernels: ctypes.CDLL, norm: nn.BatchNorm2d, x: Tensor, *others: Tensor | None) -> Tensor:
+        residual, weight, bias, ctx.unused_bias = others
         x = x.contiguous(memory_format=torch.channels_last)
+        if residual is not None:
+            residual = residual.contiguous(memory_format=torch.channels_last)
         y, saved = torch.empty_like(x), x.new_empty(4, x.shape[1])
         inputs = _addresses(x, weight, bias, norm.running_mean, norm.running_var)
+        added = None if residual is None else residual.data_ptr()
         size = (x.numel() // x.shape[1], x.shape[1], torch.get_num_threads())
-        _check(kernels.norm_relu(*inputs, norm.momentum, norm.eps, *size, *_addresses(y, saved)))
-        ctx.kernels = kernels
+        _check(kernels.norm_relu(*inputs, added, norm.momentum, norm.eps, *size, *_addresses(y, saved)))
+        ctx.kernels, ctx.has_residual = kernels, residual is not None
         ctx.save_for_backward(x, saved)
         return y
 
@@ -132,7 +143,8 @@ class _NormRelu(torch.autograd.Function):
         size = (x.numel() // x.shape[1], x.shape[1], torch.get_num_threads())
         inputs, outputs = (*_addresses(x, dy), stride, *_addresses(saved)), _addresses(dx, dweight, dbias)
         _check(ctx.kernels.norm_relu_backward(*inputs, *size, *outputs))
-        return None, None, dx, dweight, dbias, None if ctx.unused_bias is None else torch.zeros_like(ctx.unused_bias)
+        dunused = None if ctx.unused_bias is None else torch.zeros_like(ctx.unused_bias)
+        return None, None, dx, gradients[0] if ctx.has_residual else None, dweight, dbias, dunused
 
 
 class _MaxPool(torch.autograd.Function):

@@ -117,8 +117,8 @@ class RSU(nn.Module):
         for k in range(self.depth - 1, 0, -1):
             skip = levels[k - 1]
             x = torch.cat((x, skip), 1) if k == self.depth - 1 else concat_upsampled(x, skip)
-            x = self.get_submodule(f"rebnconv{k}d")(x)
-        return x + residual
+            x = self.get_submodule(f"rebnconv{k}d")(x, residual if k == 1 else None)
+        return x
 
 
 class RSU4F(nn.Module):
@@ -143,8 +143,7 @@ class RSU4F(nn.Module):
         x = self.rebnconv4(level3)
         x = self.rebnconv3d(torch.cat((x, level3), 1))
         x = self.rebnconv2d(torch.cat((x, level2), 1))
-        x = self.rebnconv1d(torch.cat((x, level1), 1))
-        return x + residual
+        return self.rebnconv1d(torch.cat((x, level1), 1), residual)
 
 
 class ConvBnRelu(nn.Module):
@@ -155,8 +154,8 @@ class ConvBnRelu(nn.Module):
         self.conv_s1 = nn.Conv2d(c_in, c_out, 3, padding=dilation, dilation=dilation)
         self.bn_s1 = nn.BatchNorm2d(c_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return conv_norm_relu(self.conv_s1, self.bn_s1, x)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return conv_norm_relu(self.conv_s1, self.bn_s1, x, residual)
 
 
 def u2net() -> U2Net:
