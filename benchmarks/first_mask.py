@@ -23,6 +23,11 @@ from pathlib import Path
 
 import cv2
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # for documents.py, which they share
+from documents import at_least_one, run
+
+from edgesod.errors import CheckFailed
+from edgesod.manifest import read_manifest
 from edgesod.processing.pictures import photograph
 from edgesod.runtime.compiled import FILE_NAME
 
@@ -37,12 +42,13 @@ with edgesod.Runtime(sys.argv[1] + "/") as runtime:
 IMPORT = "import time; began = time.perf_counter(); import edgesod; print(time.perf_counter() - began, flush=True)"
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print, and say by the exit code whether the bounds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", type=Path, required=True, help="an engine folder")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=at_least_one, default=5)
     wanted = parser.parse_args()
+    read_manifest(wanted.engine)  # a folder that is no engine is told here
     with tempfile.TemporaryDirectory(prefix="edgesod-first-") as temporary:
         folder = Path(temporary)
         engine, cold = folder / wanted.engine.name, folder / "cold" / wanted.engine.name
@@ -74,7 +80,7 @@ def main() -> None:
         "passed": passed,
     }
     print(json.dumps(report, indent=1))
-    sys.exit(0 if passed else 1)
+    return 0 if passed else 1
 
 
 def _not_compiled(engine: Path, picture: Path) -> float:
@@ -89,7 +95,7 @@ def _until_it_prints(*command: str | Path) -> float:
         line = process.stdout.readline()
         elapsed = time.perf_counter() - began
     if process.returncode or not line:
-        raise SystemExit(f"it ended with {process.returncode}; what it said is above")
+        raise CheckFailed(f"Python with {command[-2]} ended with {process.returncode}; what it said is above")
     return elapsed
 
 
@@ -102,9 +108,9 @@ def _until_it_ends(*arguments: str | Path) -> float:
 def _output(*command: str | Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"it ended with {done.returncode}: {done.stderr}")
+        raise CheckFailed(f"{' '.join(map(str, command))} ended with {done.returncode}: {done.stderr}")
     return done.stdout
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

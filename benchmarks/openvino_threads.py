@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 import openvino as ov
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # which share what writes a document
-from documents import replace_between, run, say
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # for documents.py, which they share
+from documents import at_least_one, replace_between, run, say
 
 from edgesod.manifest import this_device
 from edgesod.processing.pictures import photograph
@@ -47,8 +47,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", type=Path, required=True, help="a network of fixed shape")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--threads", type=at_least_one)
+    parser.add_argument("--rounds", type=at_least_one, default=ROUNDS)
     parser.add_argument("--document", type=Path, help="document whose table is written anew")
     wanted = parser.parse_args()
     core = ov.Core()

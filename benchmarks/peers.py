@@ -33,8 +33,12 @@ import cv2
 import numpy as np
 import platformdirs
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # for documents.py, which they share
+from documents import at_least_one, run, say
+
 from edgesod import build, zoo
 from edgesod.bench.environment import environment
+from edgesod.errors import CheckFailed, InputError
 from edgesod.files import write_atomically
 from edgesod.manifest import read_manifest, this_device
 from edgesod.processing.pictures import PHOTOGRAPHS, photograph
@@ -57,7 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--engines", type=Path, metavar="DIR", help="where our engines are built already; built anew without it"
     )
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=at_least_one, default=9)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to a file")
     parser.add_argument("--only", nargs="+", choices=(*PEERS, *OURS), help="leave the others out")
     wanted = parser.parse_args()
@@ -67,7 +71,7 @@ def main() -> None:
         return
     python = wanted.python or home / "bin" / "python"
     if not python.exists():
-        parser.error(f"there is no {python}: run `python benchmarks/peers.py --install` first")
+        raise InputError(f"there is no {python}", hint="python benchmarks/peers.py --install")
     report = measure(python, wanted.rounds, wanted.only or (*PEERS, *OURS), wanted.engines)
     if wanted.json:
         write_atomically(wanted.json, (json.dumps(report, indent=1) + "\n").encode())
@@ -76,9 +80,14 @@ def main() -> None:
 
 def install(home: Path) -> None:
     """Make an environment for the peers, so that they and what they pull in stay out of this one."""
-    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    _run(sys.executable, "-m", "venv", home)
     requirements = Path(__file__).with_name("requirements-peers.txt")
-    subprocess.run([home / "bin" / "pip", "install", "-q", "-r", requirements], check=True)
+    _run(home / "bin" / "pip", "install", "-q", "-r", requirements)
+
+
+def _run(*command: str | Path) -> None:
+    if ended := subprocess.run(command, check=False).returncode:
+        raise CheckFailed(f"{' '.join(map(str, command))} ended with {ended}; what it said is above")
 
 
 def measure(python: Path, rounds: int, names: Sequence[str], engines: Path | None) -> dict[str, Any]:
@@ -94,11 +103,12 @@ def measure(python: Path, rounds: int, names: Sequence[str], engines: Path | Non
             recipe = recipe_for("u2netp", precision)
             where[name] = (engines or folder).resolve() / recipe.name
             if name in names and engines is not None and not read_manifest(where[name]).is_from(recipe, model.onnx):
-                raise SystemExit(
-                    f"{where[name]} was built from other weights, another recipe or by an older edgesod: leave --engines out"
+                raise InputError(
+                    f"{where[name]} was built from other weights, another recipe or by an older edgesod",
+                    hint="leave --engines out",
                 )
             if name in names and engines is None:
-                print(f"building {recipe.name}", file=sys.stderr)
+                say(f"building {recipe.name}")
                 build(recipe, model.onnx, root=folder)
         running = {
             name: stack.enter_context(Process(name, sys.executable if name in OURS else python, folder, where[name]))
@@ -110,7 +120,7 @@ def measure(python: Path, rounds: int, names: Sequence[str], engines: Path | Non
             for name in (*names[turn:], *names[:turn]):
                 time.sleep(COOL_S)
                 times[name].append(statistics.fmean(running[name].ask(do="time")))
-            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+            say(f"round {number + 1} of {rounds}")
         memory = {name: running[name].ask(do="memory") for name in names}
         distances = _distances(running, folder)
         contenders: dict[str, Any] = {
@@ -165,7 +175,7 @@ class Process:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self._name} ended with {self._process.wait()}; what it said is above")
+            raise CheckFailed(f"{self._name} ended with {self._process.wait()}; what it said is above")
         return json.loads(line)
 
     def __enter__(self) -> Process:
@@ -201,4 +211,4 @@ def _distances(running: dict[str, Process], folder: Path) -> dict[str, dict[str,
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -26,7 +26,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # for documents.py, which they share
+from documents import at_least_one, run, say
+
 from edgesod import Frame, MemorySession, Result, Runtime, open_sink, open_source
+from edgesod.errors import InputError
 from edgesod.processing.effects import apply_effect
 from edgesod.recipe import recipe_for
 from edgesod.runtime.session import Arrays
@@ -38,15 +42,15 @@ OF_SEQUENCE = 0.98
 OF_SEQUENCE_ELSEWHERE = 1.6
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print, and say by the exit code whether the bounds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", nargs="?", type=Path)
     engine = parser.add_mutually_exclusive_group()
     engine.add_argument("--engine", type=Path, help="an engine folder, run on one thread")
     engine.add_argument("--sleep-ms", type=float, help="no engine: sleep so long and return the same map")
-    parser.add_argument("--frames", type=int, default=240, help="of the clip, for each arrangement and round")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--frames", type=at_least_one, default=240, help="of the clip, for each arrangement and round")
+    parser.add_argument("--rounds", type=at_least_one, default=9)
     parser.add_argument("--live", action="store_true", help="measure frame age with a source faster than the engine")
     parser.add_argument("--seconds", type=float, default=60.0)
     wanted = parser.parse_args()
@@ -58,7 +62,7 @@ def main() -> None:
     else:
         parser.error("give a clip with --engine or --sleep-ms, or --live")
     print(json.dumps(report, indent=1))
-    sys.exit(0 if report["passed"] else 1)
+    return 0 if report["passed"] else 1
 
 
 def throughput(clip: Path, engine: Path | None, sleep_ms: float | None, num: int, rounds: int) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def throughput(clip: Path, engine: Path | None, sleep_ms: float | None, num: int
                 arrangements[name]()
                 fps[name].append(num / (time.perf_counter() - begun_s))
             shown = ", ".join(f"{name} {fps[name][-1]:.1f}" for name in names)
-            print(f"round {number + 1} of {rounds}, frames a second: {shown}", file=sys.stderr, flush=True)
+            say(f"round {number + 1} of {rounds}, frames a second: {shown}")
     slowest = [min(fps[name][k] for name in ("capture", "inference", "sink")) for k in range(rounds)]
     ratios = {
         "of_slowest_stage": [p / s for p, s in zip(fps["pipelined"], slowest, strict=True)],
@@ -123,7 +127,7 @@ def _arrangements(clip: Path, runtime: Runtime, out: Path, num: int) -> dict[str
     with open_source(clip) as source:
         frames = list(islice(source, num))
     if len(frames) < num:
-        raise SystemExit(f"{clip} holds {len(frames)} frames, {num} are wanted: --frames {len(frames)}")
+        raise InputError(f"{clip} holds {len(frames)} frames, {num} are wanted", hint=f"--frames {len(frames)}")
     results = [runtime(frame.image) for frame in frames]
 
     def render(frame: Frame, result: Result) -> NDArray[np.uint8]:
@@ -204,4 +208,4 @@ def _summary(values: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

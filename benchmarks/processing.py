@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # for documents.py, which they share
+from documents import at_least_one, run
 
 from edgesod.files import write_atomically
 from edgesod.manifest import this_device
@@ -33,7 +37,7 @@ def main() -> None:
     """Measure, print the table, write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=size, default="1280x720", help="WIDTHxHEIGHT of the frame")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=at_least_one, default=60)
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     width, height = options.size
@@ -97,4 +101,4 @@ def steps_on(size_hw: tuple[int, int]) -> dict[str, Callable[[], object]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

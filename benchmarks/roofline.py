@@ -23,8 +23,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # which share what writes a document
-from documents import replace_between, run, say
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # for documents.py, which they share
+from documents import at_least_one, replace_between, run, say
 
 from edgesod import build, zoo
 from edgesod.bench.compare import compare_speed
@@ -54,8 +54,8 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, help="of engines and peaks; every physical core by default")
+    parser.add_argument("--rounds", type=at_least_one, default=9)
+    parser.add_argument("--threads", type=at_least_one, help="of engines and peaks; every physical core by default")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "roofline", help="folder for ONNX files and engines")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to a file")
     parser.add_argument("--document", type=Path, help="document whose table is written anew")

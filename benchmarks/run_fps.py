@@ -19,16 +19,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # for documents.py, which they share
+from documents import at_least_one, run
+
+from edgesod.errors import CheckFailed
+
 LEAST = {"run": 0.87, "run_h264": 0.78}
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print, and say by the exit code whether the bounds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("--engine", type=Path, required=True, help="an engine folder")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=100_000, help="of the clip, in each run; all by default")
+    parser.add_argument("--rounds", type=at_least_one, default=3)
+    parser.add_argument("--frames", type=at_least_one, default=100_000, help="of the clip, in each run; all by default")
     wanted = parser.parse_args()
     fps: dict[str, list[float]] = {"engine": [], **{name: [] for name in LEAST}}
     with tempfile.TemporaryDirectory(prefix="edgesod-run-fps-") as folder:
@@ -41,17 +46,17 @@ def main() -> None:
     ratios = {name: [ours / bare for ours, bare in zip(fps[name], fps["engine"], strict=True)] for name in LEAST}
     medians = {name: statistics.median(values) for name, values in ratios.items()}
     print(json.dumps({"fps": fps, "ratios": ratios, "median_ratio": medians, "least": LEAST}, indent=2))
-    sys.exit(any(medians[name] < least for name, least in LEAST.items()))
+    return int(any(medians[name] < least for name, least in LEAST.items()))
 
 
 def _edgesod(*arguments: object) -> dict[str, Any]:
     command = [sys.executable, "-m", "edgesod", *map(str, arguments), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+        raise CheckFailed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,7 +22,11 @@ from typing import Any
 
 from pipeline import make_runtime
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # for documents.py, which they share
+from documents import at_least_one, run
+
 from edgesod import Runtime, open_sink, open_source
+from edgesod.errors import CheckFailed
 from edgesod.processing.look import Look
 from edgesod.stream import CallbackSink, LiveStatistics, run_pipeline
 from edgesod.types import Frame, Result
@@ -32,7 +36,7 @@ OLDEST_S = 1.0
 SETTLED_AFTER_S = 120.0
 
 
-def main() -> None:
+def main() -> int:
     """Run, print, and say by the exit code whether nothing grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("minutes", type=float)
@@ -40,13 +44,15 @@ def main() -> None:
     engine = parser.add_mutually_exclusive_group()
     engine.add_argument("--engine", type=Path)
     engine.add_argument("--sleep-ms", type=float, default=20.0)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=at_least_one)
     wanted = parser.parse_args()
+    if wanted.minutes < 0.1:
+        parser.error("in less than 0.1 minutes nothing settles")
     with Runtime(wanted.engine, threads=wanted.threads) if wanted.engine else make_runtime(wanted.sleep_ms) as runtime:
         runtime.warm_up()
         report = soak(runtime, wanted.source, wanted.minutes * 60)
     print(json.dumps(report, indent=1))
-    sys.exit(0 if report["passed"] else 1)
+    return 0 if report["passed"] else 1
 
 
 def soak(runtime: Runtime, uri: str, seconds: float) -> dict[str, Any]:
@@ -75,6 +81,8 @@ def soak(runtime: Runtime, uri: str, seconds: float) -> dict[str, Any]:
         stop.set()
         watcher.join()
         written_bytes = out.stat().st_size
+    if pipeline.seconds < seconds:
+        raise CheckFailed(f"{source.name} ended after {pipeline.seconds:.0f} s", hint="a clip has no end as FILE?loop=-1")
     settled = [note for note in notes if note["at_s"] >= min(SETTLED_AFTER_S, seconds / 10)]
     growth = {what: max(note[what] for note in settled) - settled[0][what] for what in ("rss_mb", "threads", "files")}
     share = max(abs(note["rss_mb"] / settled[0]["rss_mb"] - 1) for note in settled)
@@ -126,4 +134,4 @@ def _note(at_s: float, statistics: LiveStatistics, oldest: _Oldest) -> dict[str,
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -29,10 +29,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1] / "scripts")
-)  # which share what writes a document and opens an INT8 network
-from documents import replace_between, run, say
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # for documents.py and int8_drift.py
+from documents import at_least_one, replace_between, run, say
 from int8_drift import int8_runtime
 
 from edgesod import zoo
@@ -134,11 +132,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="set to score on, such as SOD")
     parser.add_argument("--calib", type=Path, required=True, help="folder of pictures to calibrate on")
-    parser.add_argument("--calib-images", type=int, default=24)
+    parser.add_argument("--calib-images", type=at_least_one, default=24)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="of the line, at least two")
-    parser.add_argument("--limit", type=int, help="score so many pictures, evenly spread; all by default")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--limit", type=at_least_one, help="score so many pictures, evenly spread; all by default")
+    parser.add_argument("--rounds", type=at_least_one, default=ROUNDS)
+    parser.add_argument("--threads", type=at_least_one)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the chart, as an SVG")
     parser.add_argument("--document", type=Path, help="document whose table is written anew")

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
-from documents import replace_between, run, say
+from documents import at_least_one, replace_between, run, say
 from int8_drift import DOCUMENT, RUNS, Pictures, int8_runtime, open_runtime, quantised_by, score, write_int8
 
 from edgesod import assets, zoo
@@ -33,12 +33,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="u2netp", choices=zoo.names())
     parser.add_argument("--calib", type=Path, help="folder of images to calibrate on, in place of the shipped table")
-    parser.add_argument("--calib-images", type=int, default=128)
+    parser.add_argument("--calib-images", type=at_least_one, default=128)
     parser.add_argument("--data", type=Path, required=True, help="set to score on")
     parser.add_argument("--hold-out", action="store_true", help="score the hold-out of a training set alone, every 20th stem")
-    parser.add_argument("--score-images", type=int, help="so many, spread over the set; all by default")
+    parser.add_argument("--score-images", type=at_least_one, help="so many, spread over the set; all by default")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=at_least_one)
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     options = parser.parse_args()
 

@@ -1,8 +1,9 @@
-"""What scripts share: telling how far they are, writing their tables into a document, and how they end."""
+"""What scripts share: numbers on the command line, telling how far they are, writing tables into a document, and how they end."""
 
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,13 @@ from edgesod.files import write_atomically
 def say(text: str) -> None:
     """Tell the person at the keyboard."""
     print(text, file=sys.stderr, flush=True)
+
+
+def at_least_one(text: str) -> int:
+    """Return a whole number from 1 on, as the ``type`` of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"a whole number from 1 on is wanted, and {text!r} was given")
+    return int(text)
 
 
 def replace_between(path: Path, begin: str, end: str, lines: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from documents import replace_between, run, say
+from documents import at_least_one, replace_between, run, say
 
 from edgesod import assets, zoo
 from edgesod.builder.job import FP32, Job
@@ -56,14 +56,14 @@ def main() -> int:
     """Measure, print, write; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="set to score on, such as SOD")
-    parser.add_argument("--score-images", type=int, help="how many of it, evenly spread; all by default")
+    parser.add_argument("--score-images", type=at_least_one, help="how many of it, evenly spread; all by default")
     parser.add_argument("--hold-out", action="store_true", help="score the hold-out of a training set alone, every 20th stem")
     parser.add_argument("--model", default="u2netp", choices=zoo.names())
     parser.add_argument("--onnx", type=Path, help="FP32 ONNX; the shipped one by default")
     parser.add_argument("--table", type=Path, help="its calibration table; the shipped one by default")
     parser.add_argument("--recipe", type=Path, help="INT8 recipe; the shipped one by default")
     parser.add_argument("--float-nodes", nargs="*", help="layers to leave in float, in place of the recipe's")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=at_least_one)
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the table is written once a whole set is scored")
     options = parser.parse_args()
 

@@ -24,7 +24,7 @@ from typing import Any
 import model_card
 import numpy as np
 import torch
-from documents import run, say
+from documents import at_least_one, run, say
 from safetensors.torch import load_file, save_file
 
 from edgesod.calibration import calibrate
@@ -74,8 +74,10 @@ def main() -> None:
         "--history", type=Path, nargs="*", default=[], help="log.jsonl of each run before that one, oldest first"
     )
     parser.add_argument("--sod", type=Path, help="the SOD set")
-    parser.add_argument("--calib-images", type=int, default=128)
-    parser.add_argument("--score-images", type=int, help="so many of each set, evenly spread, to rehearse; all by default")
+    parser.add_argument("--calib-images", type=at_least_one, default=128)
+    parser.add_argument(
+        "--score-images", type=at_least_one, help="so many of each set, evenly spread, to rehearse; all by default"
+    )
     parser.add_argument("--hours", type=float, help="of all runs together; from their logs by default")
     parser.add_argument("--hardware", default=_hardware(), help="what it was trained on; this machine by default")
     parser.add_argument("--note", default="", help="what else the card should say of the training")

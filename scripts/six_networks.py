@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from documents import replace_between, run, say
+from documents import at_least_one, replace_between, run, say
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from edgesod.errors import InputError
 from edgesod.evaluation import EvaluationSet, SodScorer
 from edgesod.files import read_json, replacing, write_atomically
 from trainer import networks
@@ -76,11 +77,11 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, required=True, help="video to run on")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, engines, clips and results")
     parser.add_argument("--networks", nargs="+", default=sorted(SMALLEST), choices=sorted(SMALLEST))
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=at_least_one, default=250)
+    parser.add_argument("--batch", type=at_least_one, default=4)
     parser.add_argument("--smallest", action="store_true", help="at the smallest sizes, to prove that everything runs")
-    parser.add_argument("--frames", type=int, default=48, help="of the clip")
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--frames", type=at_least_one, default=48, help="of the clip")
+    parser.add_argument("--threads", type=at_least_one, default=None)
     parser.add_argument("--docs", type=Path, default=DOCS, help="where networks.md and curves/ are written")
     parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args()
@@ -229,7 +230,7 @@ def report(options: argparse.Namespace) -> None:
     """Draw the curves and put the tables between the marks in ``networks.md``."""
     found = {name: results for name in sorted(SMALLEST) if (results := read_results(options.out / name))}
     if not found:
-        raise SystemExit(f"nothing was done yet in {options.out}")
+        raise InputError(f"nothing was done yet in {options.out}", hint="leave --report-only out")
     for name, results in found.items():
         if "loss_last" in results.get("train", {}):
             draw_curve(Network(name, options), results["train"], options.docs / "curves" / f"{name}.png")

@@ -25,7 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from documents import replace_between, run, say
+from documents import at_least_one, replace_between, run, say
 
 from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
 from edgesod.files import write_atomically
@@ -67,11 +67,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="set of pictures and masks, such as SOD")
     parser.add_argument("--model", default="u2netp", help="a shipped model, or an engine folder")
     parser.add_argument("--precision", default=None)
-    parser.add_argument("--pictures", type=int, default=12, help="so many, spread over the set")
-    parser.add_argument("--frames", type=int, default=20, help="per picture")
+    parser.add_argument("--pictures", type=at_least_one, default=12, help="so many, spread over the set")
+    parser.add_argument("--frames", type=at_least_one, default=20, help="per picture")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--filters", nargs="+", default=FILTERS, help="settings as --steady takes them; an empty one is none")
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--threads", type=at_least_one, default=None)
     parser.add_argument("--json", type=Path, default=None, help="where the numbers go")
     parser.add_argument("--document", type=Path, default=None, help="document whose table is written anew")
     options = parser.parse_args()

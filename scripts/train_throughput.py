@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from documents import replace_between, run, say
+from documents import at_least_one, replace_between, run, say
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -51,8 +51,8 @@ def main() -> None:
     """Measure, print a table, and put it into the document where one is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=at_least_one, default=5)
+    parser.add_argument("--threads", type=at_least_one, default=torch.get_num_threads())
     parser.add_argument("--document", type=Path, help="whose table to replace")
     options = parser.parse_args()
     EvaluationSet(options.data)  # a wrong name is told here, before there are processes to tell it
