@@ -101,6 +101,19 @@ def test_the_record_says_who_taught(pairs: str, tmp_path: Path, tiny: Path) -> N
     assert record["recipe"]["teacher"] == {"network": "tiny", "weights": str(tiny)}
 
 
+def test_a_run_that_goes_on_says_that_its_teacher_is_another(
+    tmp_path: Path, tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = tiny_recipe(network="tiny", loss=LOSS, teacher={"network": "tiny", "weights": str(tiny)})
+    fabric = make_fabric("fp32")
+    Learner(recipe, fabric).save(tmp_path, 4)
+    Learner(recipe, fabric).load(checkpoints(tmp_path)[-1])
+    assert not caplog.messages
+    save_file({key: -value for key, value in load_file(tiny).items()}, tiny)
+    Learner(recipe, fabric).load(checkpoints(tmp_path)[-1])
+    assert "was taught by other weights than the tiny that teaches from here on" in caplog.text
+
+
 def test_one_batch_is_learnt_by_heart_whatever_the_teacher_says(
     pairs: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

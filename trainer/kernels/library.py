@@ -39,14 +39,14 @@ _ARGUMENTS = {
 def library() -> ctypes.CDLL | None:
     """Return the kernels, ``None`` where they cannot be had, which the log says; torch's own operators do the same, more slowly.
 
-    They need Linux and a C compiler that knows OpenMP: ``$CC``, else ``cc``. ``EDGESOD_KERNELS=0`` does without.
+    They need Linux and a C compiler that knows OpenMP: ``$CC`` (such as ``ccache gcc``), else ``cc``. ``EDGESOD_KERNELS=0`` does
+    without.
     """
     if sys.platform != "linux" or os.environ.get("EDGESOD_KERNELS") == "0":
         return None
-    name = os.environ.get("CC") or "cc"
-    compiler = shutil.which(name)
-    if compiler is None:
-        log.warning("training without compiled kernels: there is no C compiler %s", name)
+    compiler = os.environ.get("CC", "").split() or ["cc"]
+    if shutil.which(compiler[0]) is None:
+        log.warning("training without compiled kernels: there is no C compiler %s", compiler[0])
         return None
     try:
         return _load(_compiled(compiler))
@@ -55,14 +55,14 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(compiler: list[str]) -> Path:
     """Return the library's file, compiled where there is none yet of this source, compiler, torch and processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
     machine = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     features = sorted(line for line in machine.splitlines() if line.startswith(("flags", "Features", "model", "CPU ")))
     sources = sorted(_FOLDER.glob("*.c"))
     texts = [path.read_bytes() for path in (*sources, _FOLDER / "lanes.h")]
-    made_of = (*texts, version, " ".join(_FLAGS).encode(), str(_TORCH).encode(), "\n".join(features).encode())
+    made_of = (*texts, version, " ".join((*compiler[1:], *_FLAGS)).encode(), str(_TORCH).encode(), "\n".join(features).encode())
     name = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
     target = assets.cache() / "kernels" / f"{name}.so"
     if not target.exists():
@@ -72,13 +72,13 @@ def _compiled(compiler: str) -> Path:
     return target
 
 
-def _compile(compiler: str, sources: list[Path], target: Path) -> None:
+def _compile(compiler: list[str], sources: list[Path], target: Path) -> None:
     with TemporaryDirectory() as folder:
         objects = [Path(folder) / f"{source.stem}.o" for source in sources]
         for source, compiled in zip(sources, objects, strict=True):
-            _run(compiler, *_FLAGS, "-c", source, "-o", compiled)
+            _run(*compiler, *_FLAGS, "-c", source, "-o", compiled)
         # without -fopenmp, so that the threads are torch's own: two teams would fight for the cores
-        _run(compiler, "-shared", *objects, "-o", target, f"-L{_TORCH}", "-Wl,--no-as-needed", "-ltorch_cpu")
+        _run(*compiler, "-shared", *objects, "-o", target, f"-L{_TORCH}", "-Wl,--no-as-needed", "-ltorch_cpu")
 
 
 def _run(*command: str | Path) -> None:

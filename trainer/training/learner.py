@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from .ema import Ema
 from .optimizer import make_optimizer, set_learning_rate
 from .recipe import TrainingRecipe
 from .teacher import Teacher
+
+log = logging.getLogger("edgesod.trainer")
 
 Batch = tuple[Tensor, Tensor, Sequence[str]]
 """uint8 images ``(N, 3, H, W)``, uint8 masks ``(N, 1, H, W)`` and the stem of each."""
@@ -84,6 +87,11 @@ class Learner:
         if record.get("has_frozen_norm"):
             networks.freeze_batch_norm(self.module)
             self.has_frozen_norm = True
+        taught_by = record.get("teacher")
+        if self.teacher is not None and taught_by not in (None, self.teacher.about):
+            log.warning(
+                "%s was taught by other weights than the %s that teaches from here on", folder, self.teacher.about["network"]
+            )
         if scaler := record.get("loss_scale"):
             self.fabric.strategy.precision.load_state_dict(scaler)
         seen: int = record["images_seen"]
