@@ -33,7 +33,7 @@ def engines_root() -> Path:
 
 
 def cache() -> Path:
-    """Return where downloads and compiled kernels are kept: ``$EDGESOD_CACHE``, else the user's cache folder."""
+    """Return where downloads, compiled kernels and TensorRT's timings are kept: ``$EDGESOD_CACHE``, else the user's cache folder."""
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("EDGESOD_CACHE") or user_cache_path("edgesod", appauthor=False))

@@ -53,6 +53,9 @@ class Replacement:
         self._place = Path(place)
         self._is_settled = False
         with _output_errors(self._place):
+            if self._place.exists() and not (self._place.is_file() or self._place.is_dir()):
+                # moving a file there would do away with the device itself, and root may: /dev/null for everybody
+                raise OSError("it is a device or a pipe, not a file")
             self._place.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{self._place.stem}-", suffix=self._place.suffix, dir=self._place.parent)
             os.close(handle)

@@ -116,7 +116,7 @@ class Manifest(_Strict):
     onnx_file: str
     """File name of the FP32 ONNX it came from within the folder."""
     sha256: dict[str, str]
-    """File name → hash for every file in the folder, and ``calibration_table`` where one was used."""
+    """File name → hash of every file that the build made, the calibration table where one was used among them."""
     device: Device
     tensorrt: TensorRtBuild | None = None
     """How TensorRT built it; ``None`` for the other backends."""

@@ -120,7 +120,7 @@ def rehearse(version: str, work: Path) -> None:
         VARIABLE: "memory",
         "FAKE_TENSORRT": version,
         "PYTHONPATH": os.pathsep.join(paths),
-        "XDG_CACHE_HOME": str(work / "cache"),  # timing caches of a fake have no business among the real ones
+        "EDGESOD_CACHE": str(work / "cache"),  # timing caches of a fake have no business among the real ones
     }
 
 

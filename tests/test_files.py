@@ -45,6 +45,15 @@ def test_a_replacement_is_what_it_became_first(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["b.txt"]
 
 
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match=r"pipe: it is a device or a pipe, not a file"):
+        write_atomically(pipe, b"lost")
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_failed_folder_keeps_what_was_there(tmp_path: Path) -> None:
     folder = tmp_path / "engine"
     with replacing_folder(folder) as work:

@@ -47,7 +47,8 @@ class Accuracy:
     Attributes:
         drift: Mean absolute difference to the first contender's maps at frame size.
         mask_iou: Mean intersection over union with the first contender's masks.
-        scores: ``mae`` and ``max_f`` against ground truth, maps stretched as published; empty without ground truth.
+        scores: ``mae`` and ``max_f`` against ground truth, of the maps as a stream shows them, not stretched as published;
+            empty without ground truth.
     """
 
     drift: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from statistics import fmean
 from types import TracebackType
 from typing import Any
 
@@ -48,8 +49,7 @@ class SensorLog:
         first, last = self._readings[0], self._readings[-1]
         seconds = last.read_at_s - first.read_at_s
         power = {
-            rail: sum(reading.power_w.get(rail, 0.0) for reading in self._readings) / len(self._readings)
-            for rail in last.power_w
+            rail: fmean(reading.power_w[rail] for reading in self._readings if rail in reading.power_w) for rail in last.power_w
         }
         energy = {rail: watts * seconds for rail, watts in power.items()} | last.energy_since(first)
         if seconds > 0:

@@ -51,8 +51,8 @@ def build(
             recipe's model when left out. INT8 takes its scales from it, and FP16 keeps layers near the end of its range in
             FP32; not so where TensorRT makes FP16 by a flag (weak typing, as below 10.12), which refuses a table. For
             implicit INT8 also a calibration cache of TensorRT's (``.cache``).
-        verify: Folder of images for the gate, with ground truth when it holds ``images/`` and ``masks/``; without it, the
-            photographs that scikit-image carries.
+        verify: Folder of images for the gate, or a set with ground truth (:class:`~edgesod.builder.gate.GateSet`); without
+            it, the photographs that scikit-image carries.
         backend: ``"auto"`` or the name of a backend that must be had.
         tensorrt: What to ask TensorRT for, where that is the backend.
         threads: CPU threads to measure with.

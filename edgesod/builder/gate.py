@@ -33,7 +33,11 @@ class GateSet:
     """The images a gate uses, with ground truth where there is some.
 
     Args:
-        folder: Images, or a folder with ``images/`` and ``masks/``; ``None`` for scikit-image's photographs.
+        folder: Pictures, or a set, folder or tar, as :class:`~edgesod.evaluation.pairs.EvaluationSet` reads it; ``None`` for
+            scikit-image's photographs.
+
+    Raises:
+        InputError: There is neither a picture right in the folder nor a set.
 
     Iterating yields ``(image, mask)``: uint8 BGR ``(H, W, 3)`` and uint8 ``(H, W)`` or ``None``.
     """
@@ -45,15 +49,15 @@ class GateSet:
             self.description = "photographs of scikit-image"
             return
         path = Path(folder)
-        if not path.is_dir():
+        if not (path.is_dir() or (path.is_file() and path.suffix == ".tar")):
             raise InputError(
                 f"there is no folder of images at {path}",
                 hint="name a folder of pictures, or one that holds images/ and masks/",
             )
-        if (path / "images").is_dir() and (path / "masks").is_dir():
+        if path.is_file() or ((path / "images").is_dir() and (path / "masks").is_dir()):
             self._pairs = EvaluationSet(path)
         else:
-            self._files = list_pictures(path)
+            self._files, self._pairs = _pictures_or_set(path)
         self.description = f"{path.resolve().name}, {'with' if self._pairs else 'without'} ground truth"
 
     def __len__(self) -> int:
@@ -71,6 +75,17 @@ class GateSet:
         else:
             for name in PHOTOGRAPHS:
                 yield photograph(name), None
+
+
+def _pictures_or_set(folder: Path) -> tuple[list[Path], EvaluationSet | None]:
+    """Return the pictures right in a folder; where there are none, the set that is laid out below it."""
+    try:
+        return list_pictures(folder), None
+    except InputError as no_picture:
+        try:
+            return [], EvaluationSet(folder)
+        except InputError as no_set:
+            raise InputError(f"{no_picture}, and no set: {no_set}", hint=no_picture.hint) from None
 
 
 def measure(

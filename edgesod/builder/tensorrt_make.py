@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from platformdirs import user_cache_path
-
+from edgesod import assets
 from edgesod.errors import UsageError
 from edgesod.files import write_atomically
 from edgesod.runtime.cuda import open_cuda
@@ -73,7 +72,7 @@ def make_plan(job: Job, options: TensorRtOptions) -> Made:
             cache=cache,
             images=images,
             written_cache=job.work / CACHE,
-            timing_caches=user_cache_path("edgesod") / "tensorrt",
+            timing_caches=assets.cache() / "tensorrt",
         ),
         job.on_step,
         job.on_progress,

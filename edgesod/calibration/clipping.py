@@ -87,8 +87,11 @@ def _candidates(
     whole: Range, signed: bool, shares: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return lowest value, highest value and step of each range tried; zero is in all of them, as in every scale."""
-    low, high = shares * min(whole[0], 0.0), shares * max(whole[1], 0.0)
-    return low, high, np.maximum(-low, high) / 127 if signed else (high - low) / 255
+    low, high = min(whole[0], 0.0), max(whole[1], 0.0)
+    if signed:  # the steps reach equally far to either side, so nothing on the shorter one is clipped before the longer one is
+        reach = shares * max(-low, high)
+        return np.maximum(-reach, low), np.minimum(reach, high), reach / 127
+    return shares * low, shares * high, shares * (high - low) / 255
 
 
 def _zero_bin(edges: NDArray[np.float64]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesod.errors import InputError
-from edgesod.evaluation.pairs import MASK_DIRS, evenly_spread
+from edgesod.evaluation.pairs import MASK_DIRS, Place, evenly_spread, walk
 from edgesod.processing.pictures import IMAGE_SUFFIXES, read_picture
 from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Recipe
@@ -46,7 +46,7 @@ class CalibrationImages:
         if not self.folder.is_dir():
             what = "a file, not a folder of images" if self.folder.is_file() else "not there: a folder of images was asked for"
             raise InputError(f"{self.folder} is {what}", hint="unpack a tar first" if self.folder.suffix == ".tar" else "")
-        images = [path for path in self.folder.rglob("*") if _is_image(path)]
+        images = [file.path for file in walk(self.folder) if _is_image(file)]
         photographs = {path.with_suffix("") for path in images if path.suffix.lower() in _PHOTOGRAPHS}
         # beside a JPEG of its stem a PNG is the mask of it, as in the download of MSRA-10K
         found = sorted(
@@ -85,5 +85,7 @@ class CalibrationImages:
             raise InputError(f"none of the {len(self.files)} images tried in {self.folder} can be decoded")
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.parent.name.lower() not in MASK_DIRS and path.is_file()
+def _is_image(file: Place) -> bool:
+    path, folders = file.path, file.folder.lower().split("/")  # all of them: PASCAL-S has its masks in masks/pascal/
+    is_hidden = path.name.startswith(".")  # macOS leaves a "._cat.jpg" beside each file it copies
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden and MASK_DIRS.isdisjoint(folders) and path.is_file()

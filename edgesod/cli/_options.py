@@ -11,6 +11,7 @@ from edgesod.errors import UsageError
 
 if TYPE_CHECKING:
     from edgesod.builder import TensorRtOptions
+    from edgesod.evaluation.datasets import Dataset
     from edgesod.recipe import Precision
 
 Model = Annotated[str | None, typer.Option("--model", help="A model by name, see `edgesod models`.")]
@@ -124,3 +125,13 @@ def precision_from(*, fp32: bool, fp16: bool, bf16: bool, int8: bool) -> Precisi
     if len(asked) > 1:
         raise UsageError(f"one precision at a time, not {' and '.join(asked)}", hint=f"--{asked[-1]} alone")
     return asked[0] if asked else None
+
+
+def known_set(name: str) -> Dataset:
+    """Return the published set of a name, whatever its case and punctuation."""
+    from edgesod.evaluation.datasets import DATASETS, find_dataset
+
+    found = find_dataset(name)
+    if found is None:
+        raise UsageError(f"there is no set {name!r}", hint=f"sets: {', '.join(known.name for known in DATASETS)}")
+    return found

@@ -130,5 +130,5 @@ def _named(model: str | None, precision: Precision, onnx: Path, size_hw: tuple[i
             return found.model_copy(update={"size_hw": size_hw})
         except (BackendError, UsageError):
             pass  # no torch here, or a network of the user's own
-    name = "".join(c if c.isalnum() else "-" for c in (model or onnx.stem).lower()).strip("-") or "model"
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in (model or onnx.stem).lower()).strip("-") or "model"
     return Recipe(model=name, size_hw=size_hw, precision=precision)

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+from io import TextIOWrapper
 from itertools import pairwise
 from typing import Annotated
 
@@ -47,6 +48,8 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit: 0 done, else as :mod:`edgesod.errors` says, 130 when interrupted."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name that is no UTF-8 is no reason to fail
     if "--log-format=json" in sys.argv or ("--log-format", "json") in pairwise(sys.argv):
         _output.log_as_json()  # already here, for what is wrong with the other words
     try:

@@ -54,6 +54,7 @@ def command(
     """
     from edgesod import assets
     from edgesod.builder import build
+    from edgesod.cli._signals import sigterm_as_ctrl_c
     from edgesod.cli._source import recipe_and_onnx
     from edgesod.manifest import read_manifest
 
@@ -73,7 +74,8 @@ def command(
     source = recipe_and_onnx(
         model=model, precision=precision or "int8", recipe_file=recipe_file, weights=weights, onnx=onnx, size=size
     )
-    with source as (recipe, fp32_onnx), _output.progress("build") as update:
+    # a service that is stopped, too, leaves no half-built folder behind
+    with sigterm_as_ctrl_c(), source as (recipe, fp32_onnx), _output.progress("build") as update:
         if frame_input is not None:
             recipe = recipe.model_copy(update={"frame_hw": _options.frame_hw(frame_input)})
         folder = build(

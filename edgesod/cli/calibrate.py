@@ -61,11 +61,12 @@ def command(
     .png, <table> as --out names it.
     """
     if table is not None:
-        _require_use(ranges, sensitivity, limit, threads)
+        _require_use(images, ranges, sensitivity, limit, threads)
     folder = _named(images) if table is None or sensitivity else Path()
     from edgesod.calibration import calibrate
     from edgesod.calibration.table import check_table, read_table
     from edgesod.cli._source import recipe_and_onnx
+    from edgesod.files import Replacement
 
     source = recipe_and_onnx(model=model, precision="int8", weights=weights, onnx=onnx, recipe_file=recipe_file, size=size)
     if out is not None and out.suffix != ".json":
@@ -74,6 +75,7 @@ def command(
         )
     with source as (recipe, fp32_onnx):
         path = out or Path(f"{recipe.stem}.json")
+        Replacement(path).discard()  # a place that cannot be written is worth knowing before an hour of measuring
         if table is not None:
             found = read_table(table)
             check_table(found, fp32_onnx, recipe)
@@ -105,7 +107,7 @@ def command(
         _output.result(str(path))
 
 
-def _require_use(ranges: bool, sensitivity: bool, limit: int | None, threads: int | None) -> None:
+def _require_use(images: Path | None, ranges: bool, sensitivity: bool, limit: int | None, threads: int | None) -> None:
     """Raise ``UsageError`` for options that have nothing to act on beside ``--table``."""
     if not (ranges or sensitivity):
         raise UsageError(
@@ -116,8 +118,9 @@ def _require_use(ranges: bool, sensitivity: bool, limit: int | None, threads: in
             f"--limit {limit} is about measuring a table, and --table names one made before",
             hint="leave out one of them; --sensitivity-images limits what --sensitivity compares on",
         )
-    if threads is not None and not sensitivity:
-        raise UsageError("--ranges reads the table and runs nothing", hint=f"leave out --threads {threads}")
+    unused = [f"--{name} {said}" for name, said in (("images", images), ("threads", threads)) if said is not None]
+    if unused and not sensitivity:
+        raise UsageError("--ranges reads the table and runs nothing", hint=f"leave out {' and '.join(unused)}")
 
 
 def _named(images: Path | None) -> Path:

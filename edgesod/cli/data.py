@@ -12,7 +12,6 @@ from edgesod.cli import _options, _output
 from edgesod.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
-    from edgesod.evaluation.datasets import Dataset
     from trainer.data.check import CheckReport
 
 NAME = "data"
@@ -40,7 +39,7 @@ def check(
     """
     from trainer.data.check import check as look_over
 
-    meant = None if dataset is None else _known(dataset)
+    meant = None if dataset is None else _options.known_set(dataset)
     with _output.progress("check") as update:
         report = look_over(*places, dataset=meant, threads=threads, on_progress=update)
     if as_json:
@@ -88,15 +87,6 @@ def pack(
             f"{done.quality.psnr:.1f} dB left at 320 pixels"
         )
     _output.result(f"{out}: {done.pairs} pairs, {done.num_bytes / 1e6:.1f} MB, {how}")
-
-
-def _known(name: str) -> Dataset:
-    from edgesod.evaluation.datasets import DATASETS, find_dataset
-
-    found = find_dataset(name)
-    if found is None:
-        raise UsageError(f"there is no set {name!r}", hint=f"sets: {', '.join(known.name for known in DATASETS)}")
-    return found
 
 
 def _where_from(names: list[str]) -> str:

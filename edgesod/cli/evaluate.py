@@ -77,6 +77,8 @@ def command(
         backend=backend,
         threads=threads,
     )
+    if dataset is not None:
+        dataset = _options.known_set(dataset).name
     stems = EvaluationSet(data).stems if sheet is not None else []
     num_rows = min(sheet_rows, len(stems))
     shown = [stems[k * len(stems) // num_rows] for k in range(num_rows)]
@@ -84,24 +86,29 @@ def command(
     for subject in subjects:
         with _output.progress(f"eval {subject.label}") as update:
             scorers.append(subject.score(data, shown, stretch=stretch, jobs=threads, on_progress=update))
+    scores = [scorer.scores() for scorer in scorers]
+    if as_json:
+        by_label = {subject.label: found for subject, found in zip(subjects, scores, strict=True)}
+        _output.result_json(scores[0] if len(scores) == 1 else {"models": by_label})
+    else:
+        set_name = (dataset or data.resolve().name.removesuffix(".tar")) if stretch else ""
+        _print(subjects, scores, set_name, stretch=stretch)
+    # files last: one that cannot be written does not cost the scores
     if out is not None:
         curves = {subject.label: scorer.curves() for subject, scorer in zip(subjects, scorers, strict=True)}
         draw_curves(curves, out / "curves.png")
         write_curves(curves, out / "curves.csv")
     if sheet is not None:
         _write_sheet(sheet, EvaluationSet(data), shown, subjects)
-    scores = [scorer.scores() for scorer in scorers]
-    if as_json:
-        by_label = {subject.label: found for subject, found in zip(subjects, scores, strict=True)}
-        _output.result_json(scores[0] if len(scores) == 1 else {"models": by_label})
-        return
-    set_name = (dataset or data.resolve().name.removesuffix(".tar")) if stretch else ""
+
+
+def _print(subjects: list[Subject], scores: list[dict[str, float]], dataset: str, *, stretch: bool) -> None:
     how = "stretched min–max as published" if stretch else "not stretched, so not comparable with published scores"
     title = f"{scores[0]['n']:.0f} images, maps {how}"
     if len(subjects) == 1:
-        _print_one(title, subjects[0], scores[0], set_name)
+        _print_one(title, subjects[0], scores[0], dataset)
     else:
-        _print_several(title, subjects, scores, set_name)
+        _print_several(title, subjects, scores, dataset)
 
 
 def _print_one(title: str, subject: Subject, scores: dict[str, float], dataset: str) -> None:

@@ -250,7 +250,7 @@ def _refuse_clashes(found: list[_Found]) -> None:
 
 def _files_of(place: Path) -> list[Place]:
     if place.is_dir():
-        files: Iterable[Place] = _walk(place)
+        files: Iterable[Place] = walk(place)
     elif place.is_file():
         files = _members_of(place)
     else:
@@ -259,8 +259,8 @@ def _files_of(place: Path) -> list[Place]:
     return sorted(shown, key=lambda file: posixpath.split(file.name))
 
 
-def _walk(root: Path) -> Iterator[Place]:
-    # links are followed, since images/ is often one, but no folder is entered twice
+def walk(root: Path) -> Iterator[Place]:
+    """Yield every file at any depth of a folder; links are followed, since ``images/`` is often one, and no folder is entered twice."""
     entered: set[str] = set()
     top = root.resolve().name
     for folder, subfolders, names in os.walk(root, followlinks=True):

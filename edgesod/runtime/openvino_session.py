@@ -12,7 +12,7 @@ from edgesod.errors import BackendError, InputError
 from edgesod.recipe import Precision
 from edgesod.runtime.compiled import CompiledFile
 from edgesod.runtime.session import Arrays, Session
-from edgesod.runtime.threads import resolve_threads
+from edgesod.runtime.threads import physical_cores, resolve_threads
 from edgesod.types import TensorSpec
 
 
@@ -72,7 +72,7 @@ class OpenVinoSession(Session):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": num_threads,
         }
-        if num_threads < resolve_threads(None):
+        if num_threads < physical_cores():
             # or it would keep to cores that others, a second engine or a pipeline's stages, also want
             settings["ENABLE_CPU_PINNING"] = False
         kept = CompiledFile(cache, path, _conditions(settings)) if cache is not None else None

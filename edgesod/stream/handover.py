@@ -43,7 +43,7 @@ class Handover(Generic[T]):
     def give(self, item: T) -> bool:
         """Hand an item over, waiting for room; return ``False`` when the taker has gone, or it was finished meanwhile."""
         with self._changed:
-            if self._keeps_newest:
+            if self._keeps_newest and not self._is_over:
                 while len(self._items) >= self._capacity:
                     self._items.popleft()
                     if self._on_overtaken:

@@ -79,7 +79,7 @@ class Bench:
 def in_memory_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The in-memory CUDA provider, and a place for timing caches."""
     monkeypatch.setenv("EDGESOD_CUDA", "memory")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setenv("EDGESOD_CACHE", str(tmp_path / "caches"))
 
 
 @pytest.fixture

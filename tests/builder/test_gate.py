@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -159,6 +160,20 @@ def test_manifest_records_the_whole_chain(tmp_path: Path, precision: str) -> Non
     assert manifest.inputs[0].shape == (1, 3, 320, 320)
     assert manifest.gate.n == 4
     assert manifest.gate.map_mae < 0.01
+
+
+def test_a_set_is_one_however_it_is_laid_out(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "DUTS-TE", 2)
+    assert "with ground truth" in GateSet(folder).description
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(folder, "set")
+    (folder / "images").rename(folder / "DUTS-TE-Image")
+    (folder / "masks").rename(folder / "DUTS-TE-Mask")
+    for place in (folder, tmp_path / "set.tar"):
+        images = GateSet(place)
+        assert len(images) == 2
+        assert all(truth is not None for _, truth in images)
+    assert "without ground truth" in GateSet(folder / "DUTS-TE-Image").description
 
 
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:

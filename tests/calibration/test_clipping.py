@@ -19,7 +19,8 @@ def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _error(values: np.ndarray, low: float, high: float, signed: bool) -> float:
     """Mean squared error of quantising ``values`` for real."""
     step = max(-low, high) / 127 if signed else (high - low) / 255
-    return float(((np.clip(np.rint(values / step), np.rint(low / step), np.rint(high / step)) * step - values) ** 2).mean())
+    first, last = (-127, 127) if signed else (np.rint(low / step), np.rint(high / step))
+    return float(((np.clip(np.rint(values / step), first, last) * step - values) ** 2).mean())
 
 
 def _relu_of_heavy_tails(seed: int) -> np.ndarray:

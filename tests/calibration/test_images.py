@@ -51,6 +51,18 @@ def test_masks_beside_their_photographs_are_left_out(tmp_path: Path, recipe: Rec
     assert [path.name for path in CalibrationImages(tmp_path, recipe).files] == ["a.jpg", "b.JPG", "c.png"]
 
 
+def test_masks_in_folders_of_their_own_are_left_out_at_any_depth_and_links_are_followed(tmp_path: Path, recipe: Recipe) -> None:
+    root = tmp_path / "datasets"
+    for name in ("imgs/pascal/1.jpg", "imgs/pascal/._1.jpg", "masks/pascal/1.png", "GT/1.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/images").symlink_to(root / "imgs")
+    (tmp_path / "linked/imgs").symlink_to(tmp_path / "linked")  # a link that leads round in a circle
+    for folder, expected in ((root, "imgs/pascal/1.jpg"), (tmp_path / "linked", "images/pascal/1.jpg")):
+        assert [path.relative_to(folder).as_posix() for path in CalibrationImages(folder, recipe).files] == [expected]
+
+
 @pytest.mark.parametrize("content", [None, {}, {"notes.txt": b"no image"}])
 def test_a_folder_without_images_is_an_error_that_names_it(
     tmp_path: Path, recipe: Recipe, content: dict[str, bytes] | None

@@ -14,7 +14,7 @@ from skimage import data
 from edgesod.builder import build
 from edgesod.calibration.table import CalibrationTable, read_table
 from edgesod.cli import calibrate
-from edgesod.errors import InputError, UsageError
+from edgesod.errors import InputError, OutputError, UsageError
 from tests.helpers.engines import RECIPE, write_tiny
 
 
@@ -81,6 +81,15 @@ def test_threads_reach_the_measuring(tmp_path: Path, photos: Path, monkeypatch: 
     assert set(asked) == {3}
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgesod.calibration.calibrate", lambda *_, **__: pytest.fail("measured in vain"))
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match="cannot write"):
+        calibrate.command(images=photos, onnx=write_tiny(tmp_path / "tiny.onnx"), out=tmp_path / "file/tiny.json")
+
+
 def test_images_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="names no JSON file"):
         calibrate.command(onnx=tmp_path / "tiny.onnx", images=tmp_path, out=tmp_path / "cat.png")
@@ -96,7 +105,12 @@ def test_images_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({}, "nothing was asked"), ({"ranges": True, "limit": 4}, "--limit 4"), ({"ranges": True, "threads": 1}, "runs nothing")],
+    [
+        ({}, "nothing was asked"),
+        ({"ranges": True, "limit": 4}, "--limit 4"),
+        ({"ranges": True, "threads": 1}, "runs nothing"),
+        ({"ranges": True, "images": Path("photos")}, "runs nothing"),
+    ],
 )
 def test_options_that_would_do_nothing_beside_a_table_are_refused(
     tmp_path: Path, options: dict[str, object], said: str

@@ -12,7 +12,7 @@ import pytest
 
 from edgesod import Runtime
 from edgesod.cli import evaluate
-from edgesod.errors import InputError, UsageError
+from edgesod.errors import InputError, OutputError, UsageError
 from edgesod.evaluation import EvaluationSet, SodScorer, accumulate_folder
 from edgesod.recipe import Preprocessing, Recipe
 from edgesod.runtime import open_session
@@ -115,11 +115,23 @@ def test_published_rows_are_those_of_the_engines_model(tmp_path: Path, data: Pat
     assert "0.8510" not in capsys.readouterr().out, "published scores are of stretched maps"
 
 
+def test_a_file_that_cannot_be_written_does_not_cost_the_scores(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("no folder")
+    for what in ({"out": tmp_path / "out"}, {"sheet": tmp_path / "out/sheet.png"}):
+        with pytest.raises(OutputError):
+            evaluate.command(data, maps=[tmp_path / "good"], threads=1, **what)
+        assert "max_f" in capsys.readouterr().out
+
+
 def test_what_is_missing_is_named(tmp_path: Path, data: Path) -> None:
     with pytest.raises(UsageError, match="nothing to score"):
         evaluate.command(data)
     with pytest.raises(UsageError, match="not int8"):
         evaluate.command(data, onnx=[tmp_path / "tiny.onnx"], int8=True)
+    with pytest.raises(UsageError, match="there is no set 'SODD'"):
+        evaluate.command(data, maps=[tmp_path / "good"], dataset="SODD")
     with pytest.raises(UsageError, match="--size goes with --weights"):
         evaluate.command(data, onnx=[tmp_path / "tiny.onnx"], size=64)
     with pytest.raises(UsageError, match="--recipe goes with --onnx or --weights"):

@@ -106,6 +106,8 @@ def test_a_silent_onnx_takes_the_named_models_recipe_or_a_plain_one(tmp_path: Pa
     ):
         with recipe_and_onnx(model=model, precision="fp32", onnx=path) as (recipe, _):
             assert (recipe.model, recipe.size_hw, recipe.preprocessing) == (name, (32, 64), fed)
+    with recipe_and_onnx(model=None, precision="fp32", onnx=path.rename(tmp_path / "Größe 2.onnx")) as (recipe, _):
+        assert recipe.model == "gr--e-2"  # folders and commands are named after it
 
 
 def test_logits_are_not_taken_for_a_map(tmp_path: Path) -> None:

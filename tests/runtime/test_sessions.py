@@ -199,6 +199,29 @@ def test_threads() -> None:
         resolve_threads(0)
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "6400000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_a_container_gets_no_more_threads_than_it_may_use_cpus(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr("edgesod.runtime.threads._CGROUPS", tmp_path)
+    monkeypatch.setattr("edgesod.runtime.threads.physical_cores", lambda: 8)
+    assert resolve_threads(None) == expected
+
+
 def _python(code: str, home: Path) -> None:
     env = os.environ | {"HOME": str(home)}
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env=env, timeout=60)

@@ -116,6 +116,14 @@ def test_an_error_after_the_end_is_nobodys() -> None:
         handover.take()
 
 
+def test_what_comes_after_the_end_does_not_overtake_what_waits() -> None:
+    handover: Handover[int] = Handover(1, keeps_newest=True)
+    assert handover.give(1)
+    handover.finish()
+    assert not handover.give(2)
+    assert handover.take() == 1
+
+
 # --- how long a source is waited for
 
 

@@ -303,14 +303,15 @@ def test_lines_say_where_the_subject_is(tmp_path: Path, is_live: bool) -> None:
     image = np.zeros((16, 32, 3), np.uint8)
     with open_sink(path, is_live=is_live) as sink:
         assert not sink.wants_picture
-        for k, at in enumerate(((3, 5), (-1, -1))):
-            sink.write(image, Frame(image, k, k / 30, "ü.png", time.perf_counter() - 1, source=k), result_at(*at))
+        for k, (at, name) in enumerate((((3, 5), "ü.png"), ((-1, -1), "\udcfc.png"))):  # the second name is no UTF-8
+            sink.write(image, Frame(image, k, k / 30, name, time.perf_counter() - 1, source=k), result_at(*at))
             assert (len(path.read_text("utf-8").splitlines()) if path.exists() else 0) == (k + 1 if is_live else 0)
     first, second = map(json.loads, path.read_text("utf-8").splitlines())
     assert (first["box"], first["centroid"], first["size"]) == ([3, 5, 4, 2], [4.5, 5.5], [32, 16])
     assert (first["source"], first["index"], first["name"], first["time_s"]) == (0, 0, "ü.png", 0)
     assert first["unix_s"] == pytest.approx(time.time() - 1, abs=60)
     assert (second["box"], second["centroid"], second["index"], second["source"]) == (None, None, 1, 1)
+    assert second["name"] == "\udcfc.png"
 
 
 @pytest.mark.parametrize("is_live", [False, True])

@@ -42,7 +42,8 @@ class SubjectsSink(Sink):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             where = self._replacement.path if self._replacement else path
-            self._file = open(where, "w", encoding="utf-8", buffering=1)  # noqa: SIM115  (open for as long as the sink)
+            # a name that is no UTF-8 becomes JSON's own escapes, from which it can be had back
+            self._file = open(where, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115  (kept open)
         except OSError as error:
             raise self._failure(error) from error
 
