@@ -13,6 +13,7 @@ import numpy as np
 
 from edgesod import zoo
 from edgesod.evaluation import EvaluationSet, accumulate_predictions, published_scores
+from edgesod.evaluation.metrics import TRUTH_ABOVE
 from edgesod.files import replacing
 from edgesod.processing.effects import apply_effect
 from edgesod.processing.sheet import contact_sheet
@@ -109,7 +110,7 @@ def score(runtime: Runtime, pairs: EvaluationSet, stems: Sequence[str]) -> tuple
         for stem in stems:
             image, truth = pairs.read(stem)
             saliency = runtime(image).saliency
-            mae = float(np.abs(saliency - (truth > 127)).mean())
+            mae = float(np.abs(saliency - (truth > TRUTH_ABOVE)).mean())
             worst.append(Case(mae, stem, _shrunk(truth), _shrunk((saliency * 255).astype(np.uint8))))
             worst.sort(key=lambda case: -case.mae)
             del worst[_WORST:]

@@ -36,7 +36,7 @@ from trainer.training.log import read_log
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- six networks: written by scripts/six_networks.py -->", "<!-- end of six networks -->"
 
-# an input each network takes, near 128 and the smallest there is; SRM's maps are whole at 16·k + 1
+# an input each network takes, near 128 and the smallest there is; SRM's maps are whole at 32·k + 1
 SIZES = {"srm": 129}
 SMALLEST = {"u2net": 64, "u2netp": 64, "basnet": 64, "poolnet": 128, "bapoolnet": 128, "srm": 65}
 # 1e-3 is too much for decoders without batch normalisation and for SRM, whose loss jumps in the first steps

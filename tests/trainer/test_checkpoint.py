@@ -21,7 +21,7 @@ from edgesod.recipe import Preprocessing
 from tests.helpers.training import tiny_recipe
 from trainer import networks
 from trainer.training.checkpoint import checkpoints
-from trainer.training.log import RunLog
+from trainer.training.log import RunLog, read_log
 from trainer.training.loop import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -136,17 +136,24 @@ def test_killed_twenty_times_resumes_from_a_whole_checkpoint_each_time(pairs: st
 def test_sigterm_saves_and_the_command_goes_on_from_there(pairs: str, tmp_path: Path) -> None:
     recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
     recipe.write_text(
-        'network = "u2netp"\nprecision = "fp32"\nvalidate_images = 2\n'
+        'network = "u2netp"\nprecision = "fp32"\nvalidate_images = 2\nlog_every = 1\n'
         "[[stages]]\nimages = 100000\nsize = 32\nbatch = 4\nlr = 1e-3\n"
     )
     command = [sys.executable, "-m", "edgesod", "train", "--data", pairs, "--out", str(run), "--recipe", str(recipe)]
-    command += ["--resume", "--workers", "0", "--threads", "1"]
-    seen = 0
-    for _ in range(2):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        _wait_for(process, lambda: len(list(run.glob("tensorboard/*"))) > bool(seen))  # noqa: B023
-        time.sleep(1)
-        process.send_signal(signal.SIGTERM)
+    command += ["--resume", "--threads", "1"]
+    seen, log = 0, run / "log.jsonl"
+    for workers in ("0", "1"):
+        steps = len(read_log(log)) if seen else 0
+        process = subprocess.Popen(
+            [*command, "--workers", workers],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        _wait_for(process, lambda: log.is_file() and len(read_log(log)) > steps)  # noqa: B023
+        os.killpg(process.pid, signal.SIGTERM)  # as systemd and clusters do: the worker gets it too
         out, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors
         assert not seen or f"going on after {seen} images" in errors

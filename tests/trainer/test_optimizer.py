@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from edgesod.errors import UsageError
 from trainer.training.optimizer import Muon, make_optimizer, orthogonalise, set_learning_rate
 from trainer.training.recipe import TrainingRecipe
 
@@ -151,6 +153,12 @@ def test_shares_of_the_learning_rate_go_by_name() -> None:
     named = dict(network.named_parameters())
     assert len(rates) == len(named)
     assert [rates[id(named[name])] for name in ("0.weight", "5.weight", "5.bias")] == [0.5, 5.0, 10.0]
+
+
+@pytest.mark.parametrize("shares", [{"6.*": 10.0}, {"5.*": 10.0, "5.bias": 20.0}], ids=["matches nothing", "comes too late"])
+def test_shares_that_would_do_nothing_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"no parameter of u2netp is left for {re.escape([*shares][-1])}"):
+        make_optimizer(_recipe(optimizer="sgd", lr_shares=shares), _small_network())
 
 
 def test_shares_with_muon_are_refused() -> None:

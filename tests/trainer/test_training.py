@@ -18,7 +18,9 @@ from tests.helpers.training import TINY, TinyNet, last_weights, tiny_recipe
 from trainer.networks import registry
 from trainer.training.checkpoint import checkpoints
 from trainer.training.devices import make_fabric, resolve_precision
+from trainer.training.ema import Ema
 from trainer.training.learner import Learner
+from trainer.training.log import RunLog, read_log
 from trainer.training.loop import Progress, Trainer
 from trainer.training.recipe import Stage, TrainingRecipe, load_recipe
 from trainer.training.schedule import learning_rate
@@ -32,6 +34,14 @@ ROOT = Path(__file__).parents[2]
         {"optimizer": "muon", "stage": {"lr": 2e-2, "lr_end": 0.0}},
         {"optimizer": "adamw", "stage": {"batch": 2, "accumulate": 2}},
         {"optimizer": "sgd", "precision": "bf16"},
+        # the first stage ends, and the run is cut, two images past the stage's length
+        {
+            "optimizer": "adam",
+            "stages": [
+                {"images": 10, "size": 32, "batch": 4, "lr": 1e-3},
+                {"images": 14, "size": 64, "batch": 3, "accumulate": 2, "lr": 1e-3, "lr_end": 0.0},
+            ],
+        },
         {"network": "u2netp-fast", "teacher": {"network": "u2netp"}, "loss": {"bce": 1.0, "distill": 1.0}},
     ],
     ids=lambda changes: changes.get("optimizer", "teacher"),
@@ -101,6 +111,38 @@ def test_accumulated_gradient_is_that_of_the_whole_batch(pairs: str) -> None:
         torch.testing.assert_close(summed, whole, rtol=1e-4, atol=1e-6)
 
 
+def test_a_longer_gradient_is_scaled_down_to_the_norm() -> None:
+    images = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    gradients = []
+    for clip_norm in (None, 0.1):
+        learner = Learner(tiny_recipe(clip_norm=clip_norm), make_fabric("fp32"))
+        learner.start()
+        learner.step([(images, images[:, :1], ["?"] * 4)], 1e-3, 0)
+        gradients.append(torch.cat([p.grad.flatten() for p in learner.module.parameters()]))
+    whole, clipped = gradients
+    assert whole.norm() > 1
+    torch.testing.assert_close(clipped, whole * (0.1 / whole.norm()), rtol=1e-4, atol=1e-7)
+
+
+def test_the_average_moves_by_its_decay_statistics_included() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    generator = torch.Generator().manual_seed(0)
+    ema = Ema(network, 0.5)
+    expected = {name: value.double() for name, value in network.state_dict().items()}
+    for step in range(12):
+        decay = (1 + step) / (10 + step) if step < 8 else 0.5
+        for name, value in network.state_dict().items():
+            value.copy_(torch.randn(value.shape, generator=generator) if value.is_floating_point() else value + 1)
+            expected[name] = decay * expected[name] + (1 - decay) * value
+        ema.update(network, step)
+    averages = ema.module.state_dict()
+    assert averages.pop("1.num_batches_tracked") == network[1].num_batches_tracked == 12
+    for name, value in averages.items():
+        torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
+    assert not any(part.training for part in ema.module.modules())
+    assert not any(parameter.requires_grad for parameter in ema.module.parameters())
+
+
 def test_loss_falls_and_every_part_is_logged_and_drawn(pairs: str, tmp_path: Path) -> None:
     Trainer(tiny_recipe(160, log_every=1, validate_every=80, stage={"lr": 4e-3}), [pairs], tmp_path, workers=0).run()
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -126,6 +168,24 @@ def test_what_a_killed_run_logged_after_its_checkpoint_is_logged_once(pairs: str
     Trainer(tiny_recipe(24, log_every=1), [pairs], tmp_path, workers=0).run()
     seen = [json.loads(line)["seen"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert seen == [4, 8, 12, 16, 16, 20, 24, 24]  # twice where a validation ended a run
+
+
+def test_curves_of_a_run_killed_before_its_first_checkpoint_are_drawn_once(tmp_path: Path) -> None:
+    curves = tmp_path / "tensorboard"
+    for k, mae in enumerate((0.5, 0.25)):
+        with RunLog(tmp_path, 0) as log:
+            log.scores(4, 32, {"mae": mae})
+        (newest,) = (file for file in curves.iterdir() if not file.name.endswith("of-test"))
+        newest.rename(curves / f"events.out.tfevents.{k}.of-test")  # files of one second have no order of their own
+    assert [event.value for event in EventAccumulator(str(curves)).Reload().Scalars("hold-out/mae")] == [0.25]
+
+
+def test_a_run_that_goes_on_says_what_its_recipe_changes(pairs: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Trainer(tiny_recipe(4), [pairs], tmp_path, workers=0).run()
+    Trainer(tiny_recipe(4), [pairs], tmp_path, workers=0)
+    assert "another recipe" not in caplog.text
+    Trainer(tiny_recipe(8, seed=1), [pairs], tmp_path, workers=0)
+    assert caplog.messages[-1].endswith("was trained by another recipe; from here on this one's counts: stages, seed")
 
 
 def test_a_checkpoint_is_written_after_the_validation_that_falls_on_it(pairs: str, tmp_path: Path) -> None:
@@ -212,6 +272,13 @@ def test_size_the_network_cannot_take_is_refused_before_the_run(pairs: str, tmp_
     stages = [{"images": 8, "size": size, "batch": 4, "lr": 1e-3} for size in (32, 50)]
     with pytest.raises(UsageError, match=r"stage 2 .*multiples of 32, got 50×50"):
         Trainer(tiny_recipe(stages=stages), [pairs], tmp_path, workers=0)
+
+
+def test_hold_out_is_scored_at_the_size_that_windows_are_cut_from(pairs: str, tmp_path: Path) -> None:
+    Trainer(tiny_recipe(4, augmentation={"rescale": 64}), [pairs], tmp_path, workers=0).run()
+    assert [entry["validation_size"] for entry in read_log(tmp_path / "log.jsonl") if "mae" in entry] == [64]
+    with pytest.raises(UsageError, match=r"rescale .*multiples of 32, got 50×50"):
+        Trainer(tiny_recipe(4, augmentation={"rescale": 50}), [pairs], tmp_path / "other", workers=0)
 
 
 def test_precision_is_chosen_by_what_the_hardware_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,9 @@ from .transforms import Augmentation, augment
 
 Key = tuple[int, int]  # (epoch, position in the list of stems)
 
+_GRACE_S = 60
+"""For a step, a validation and a checkpoint after SIGTERM."""
+
 
 class TrainingSet(Dataset[tuple[Tensor, Tensor, str]]):
     """Augmented pairs by ``(epoch, index)``.
@@ -61,8 +64,8 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, str]]):
 class ResumableOrder:
     """Endless batches of ``(epoch, index)`` keys, starting after ``seen`` images.
 
-    Each epoch is one permutation of the set, seeded by ``(seed, epoch)``; an epoch's last short batch is dropped, as is
-    the share other ranks take when ``num_ranks`` > 1.
+    Each epoch is one permutation of the set, seeded by ``(seed, epoch)``. Ranks take turns at its batches; what is left at its
+    end and is not a batch for each is dropped.
     """
 
     def __init__(self, n: int, batch: int, seed: int, seen: int, rank: int = 0, num_ranks: int = 1) -> None:
@@ -158,6 +161,9 @@ def normalise_batch(images: Tensor, how: Preprocessing) -> Tensor:
 
 
 def _quiet_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides when to end
+    # Ctrl-C reaches the whole group, and a cluster's or systemd's SIGTERM all of a job; the main process decides when to end, and
+    # should it only wait for this one to end, it does not wait for ever
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from lightning_fabric import Fabric
 
@@ -22,7 +22,7 @@ def batches_of(
     *,
     seen: int,
     workers: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield this process' batches of a stage without end, beginning after ``seen`` images of the run.
 
     The batches of all processes together are those that one process would see at the batch size of all.

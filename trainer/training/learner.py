@@ -149,13 +149,17 @@ class Learner:
         return LossParts.mean(losses)
 
 
-def _require_sizes(recipe: TrainingRecipe) -> None:
-    """Raise ``UsageError`` for a stage of a size that the network or its teacher cannot take, before a run gets there."""
-    both = (recipe.network, recipe.teacher.network) if recipe.teacher is not None else (recipe.network,)
+def require_size(network: str, size: int, batch: int, what: str) -> None:
+    """Raise ``UsageError`` for pictures that a network cannot take, before a run gets there; ``what`` of the recipe wants them."""
     with torch.device("meta"):
-        for network in map(networks.create, both):
-            for k, stage in enumerate(recipe.stages, 1):
-                try:
-                    network(torch.empty(stage.batch, 3, stage.size, stage.size))
-                except ValueError as error:
-                    raise UsageError(f"stage {k} of the recipe: {error}", hint="another size or batch") from error
+        try:
+            networks.create(network)(torch.empty(batch, 3, size, size))
+        except ValueError as error:
+            raise UsageError(f"{what} of the recipe: {error}", hint="another size or batch") from error
+
+
+def _require_sizes(recipe: TrainingRecipe) -> None:
+    both = (recipe.network, recipe.teacher.network) if recipe.teacher is not None else (recipe.network,)
+    for network in both:
+        for k, stage in enumerate(recipe.stages, 1):
+            require_size(network, stage.size, stage.batch, f"stage {k}")

@@ -37,7 +37,7 @@ class RunLog:
             if self._path.exists():
                 kept = [entry for entry in read_log(self._path) if entry["seen"] <= seen]
                 write_atomically(self._path, "".join(_line(entry) for entry in kept).encode())
-            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=seen + 1 if seen else None)
+            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=seen + 1)
         except OSError as error:
             raise _cannot_write(run, error) from error
 

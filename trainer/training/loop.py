@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,13 +19,15 @@ from trainer.data.split import hold_out
 from trainer.losses import LossParts
 
 from .batches import batches_of
-from .checkpoint import checkpoints, clear_leftovers
+from .checkpoint import checkpoints, clear_leftovers, read_record
 from .devices import make_fabric
-from .learner import Learner
+from .learner import Learner, require_size
 from .log import RunLog
 from .recipe import TrainingRecipe
 from .schedule import learning_rate
 from .validation import validate
+
+log = logging.getLogger("edgesod.trainer")
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,12 @@ class Trainer:
         self.fabric = make_fabric(recipe.precision)
         self.is_first = self.fabric.is_global_zero
         self.learner = Learner(recipe, self.fabric)
+        if (rescale := recipe.augmentation.rescale) is not None:
+            require_size(recipe.network, rescale, recipe.stages[0].batch, "rescale")  # the hold-out is scored at it
         whole = checkpoints(out)
         if whole:
             self.seen = self.learner.load(whole[-1])
+            self._tell_changes(whole[-1])
         else:
             if start_from is not None and start_from.is_dir():
                 self.learner.load(start_from)
@@ -117,9 +123,9 @@ class Trainer:
     def _open_run(self, stack: ExitStack) -> RunLog | None:
         if not self.is_first:
             return None
-        log = stack.enter_context(RunLog(self.out, self.seen))
+        opened = stack.enter_context(RunLog(self.out, self.seen))
         clear_leftovers(self.out)
-        return log
+        return opened
 
     def _run_stage(self) -> None:
         stage, into = self.recipe.stage_at(self.seen)
@@ -127,22 +133,23 @@ class Trainer:
         per_step = stage.batch * stage.accumulate * self.fabric.world_size
         started, seen_at_start = time.perf_counter(), self.seen
         batches = batches_of(self.recipe, stage, self.source, self.stems, self.fabric, seen=self.seen, workers=self.workers)
-        while step := list(islice(batches, stage.accumulate)):
-            rate = learning_rate(self.recipe, self.seen)
-            loss = self.learner.step(step, rate, self.seen)
-            before, self.seen = self.seen, self.seen + per_step
-            speed = (self.seen - seen_at_start) / (time.perf_counter() - started)
-            self._tell(Progress(self.seen, self.recipe.images, speed, float(loss.total)))
-            if self._log and _crossed(before, self.seen, self.recipe.log_every * per_step):
-                self._log.step(self.seen, loss, rate, speed)
-            # before saving: a run killed in between goes on from the checkpoint and would never validate here
-            if _crossed(before, self.seen, self.recipe.validate_every) or self.seen >= self.recipe.images:
-                self._validate(stage.size, speed, loss)
-            if _crossed(before, self.seen, self.recipe.checkpoint_every):
-                self._save()
-            self._agree_on_stopping()
-            if self.is_interrupted or self.seen >= end:
-                return
+        with closing(batches):  # ends the workers, also when a step fails
+            while step := list(islice(batches, stage.accumulate)):
+                rate = learning_rate(self.recipe, self.seen)
+                loss = self.learner.step(step, rate, self.seen)
+                before, self.seen = self.seen, self.seen + per_step
+                speed = (self.seen - seen_at_start) / (time.perf_counter() - started)
+                self._tell(Progress(self.seen, self.recipe.images, speed, float(loss.total)))
+                if self._log and _crossed(before, self.seen, self.recipe.log_every * per_step):
+                    self._log.step(self.seen, loss, rate, speed)
+                # before saving: a run killed in between goes on from the checkpoint and would never validate here
+                if _crossed(before, self.seen, self.recipe.validate_every) or self.seen >= self.recipe.images:
+                    self._validate(self.recipe.validation_size(stage), speed, loss)
+                if _crossed(before, self.seen, self.recipe.checkpoint_every):
+                    self._save()
+                self._agree_on_stopping()
+                if self.is_interrupted or self.seen >= end:
+                    return
 
     def _validate(self, size: int, speed: float, loss: LossParts) -> None:
         if self._log is None:
@@ -150,6 +157,12 @@ class Trainer:
         scores = validate(self.learner.ema.module, self.source, self.held, size, self.learner.about.preprocessing)
         self._log.scores(self.seen, size, scores)
         self._tell(Progress(self.seen, self.recipe.images, speed, float(loss.total), scores))
+
+    def _tell_changes(self, folder: Path) -> None:
+        saved, ours = read_record(folder)["recipe"], self.recipe.model_dump(mode="json")
+        changed = [name for name in ours if name in saved and saved[name] != ours[name]]
+        if changed and self.is_first:
+            log.warning("%s was trained by another recipe; from here on this one's counts: %s", folder, ", ".join(changed))
 
     def _tell(self, progress: Progress) -> None:
         if self.is_first:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgesod.errors import UsageError
+
 from .recipe import TrainingRecipe
 
 # Muon's constants are its author's: the quintic iteration's coefficients, its length, and the momentum.
@@ -108,14 +110,25 @@ def _implementation(module: nn.Module) -> dict[str, bool]:
 
 
 def make_optimizer(recipe: TrainingRecipe, module: nn.Module) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over ``module``; the loop sets the learning rate before every step."""
+    """Return the recipe's optimiser over ``module``; the loop sets the learning rate before every step.
+
+    Raises:
+        UsageError: A pattern of ``lr_shares`` counts for no parameter.
+    """
     decay = recipe.weight_decay
     if recipe.optimizer == "muon":
         return Muon(module, lr=1.0, weight_decay=decay)
     by_share: dict[float, list[nn.Parameter]] = {}
+    used: set[str | None] = set()
     for name, parameter in module.named_parameters():
-        share = next((share for pattern, share in recipe.lr_shares.items() if fnmatchcase(name, pattern)), 1.0)
-        by_share.setdefault(share, []).append(parameter)
+        pattern = next((pattern for pattern in recipe.lr_shares if fnmatchcase(name, pattern)), None)
+        used.add(pattern)
+        by_share.setdefault(1.0 if pattern is None else recipe.lr_shares[pattern], []).append(parameter)
+    if idle := sorted(recipe.lr_shares.keys() - used):
+        raise UsageError(
+            f"lr_shares of the recipe: no parameter of {recipe.network} is left for {', '.join(idle)}",
+            hint="the first pattern that matches counts; names are those of the weights file",
+        )
     groups = [{"params": parameters, "lr_share": share} for share, parameters in by_share.items()]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=1.0, momentum=recipe.momentum, weight_decay=decay, foreach=True)

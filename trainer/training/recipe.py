@@ -109,6 +109,10 @@ class TrainingRecipe(_Strict):
         """Images of the whole run."""
         return sum(stage.images for stage in self.stages)
 
+    def validation_size(self, stage: Stage) -> int:
+        """Return the side, in pixels, of hold-out pictures: ``rescale``, where a stage sees windows cut out of such, else the stage's."""
+        return self.augmentation.rescale or stage.size
+
     def stage_at(self, seen: int) -> tuple[Stage, int]:
         """Return the stage that image number ``seen`` falls in and how many images into it that is."""
         for stage in self.stages:
