@@ -46,11 +46,15 @@ def command(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Quantise one layer at a time and measure how far the map drifts.")
     ] = False,
-    sensitivity_images: Annotated[int, typer.Option(min=1, help="How many images --sensitivity compares on.")] = 8,
+    sensitivity_images: Annotated[
+        int | None, typer.Option(min=1, help="How many images --sensitivity compares on; 8 by default.")
+    ] = None,
     scheme: Annotated[
-        Scheme,
-        typer.Option(help="How --sensitivity quantises: unsigned activations for CPUs, or symmetric signed ones for TensorRT."),
-    ] = Scheme.cpu,
+        Scheme | None,
+        typer.Option(
+            help="How --sensitivity quantises: cpu, the default, has unsigned activations, tensorrt symmetric signed ones."
+        ),
+    ] = None,
     threads: _options.Threads = None,
     out: Annotated[Path | None, typer.Option(help="The table's file; <model>-<size>.json by default.")] = None,
     as_json: _options.Json = False,
@@ -62,6 +66,10 @@ def command(
     """
     if table is not None:
         _require_use(images, ranges, sensitivity, limit, threads)
+    if not sensitivity:
+        _refuse(
+            "they are about --sensitivity", {"--scheme": scheme and scheme.value, "--sensitivity-images": sensitivity_images}
+        )
     folder = _named(images) if table is None or sensitivity else Path()
     from edgesod.calibration import calibrate
     from edgesod.calibration.table import check_table, read_table
@@ -97,7 +105,7 @@ def command(
             result["ranges"] = _check_ranges(fp32_onnx, found, path, as_json)
         if sensitivity:
             result["sensitivity"] = _measure_sensitivity(
-                fp32_onnx, recipe, found, path, folder, sensitivity_images, scheme.value, threads, as_json
+                fp32_onnx, recipe, found, path, folder, sensitivity_images or 8, (scheme or Scheme.cpu).value, threads, as_json
             )
     if as_json:
         _output.result_json(result)
@@ -118,9 +126,15 @@ def _require_use(images: Path | None, ranges: bool, sensitivity: bool, limit: in
             f"--limit {limit} is about measuring a table, and --table names one made before",
             hint="leave out one of them; --sensitivity-images limits what --sensitivity compares on",
         )
-    unused = [f"--{name} {said}" for name, said in (("images", images), ("threads", threads)) if said is not None]
-    if unused and not sensitivity:
-        raise UsageError("--ranges reads the table and runs nothing", hint=f"leave out {' and '.join(unused)}")
+    if not sensitivity:
+        _refuse("--ranges reads the table and runs nothing", {"--images": images, "--threads": threads})
+
+
+def _refuse(why: str, options: dict[str, object]) -> None:
+    """Raise ``UsageError`` for those options that were given, which would do nothing."""
+    unused = [f"{name} {said}" for name, said in options.items() if said is not None]
+    if unused:
+        raise UsageError(f"nothing would come of {' and '.join(unused)}: {why}", hint="leave out what is named")
 
 
 def _named(images: Path | None) -> Path:

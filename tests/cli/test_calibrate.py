@@ -119,6 +119,12 @@ def test_options_that_would_do_nothing_beside_a_table_are_refused(
         calibrate.command(onnx=tmp_path / "tiny.onnx", table=tmp_path / "tiny.json", **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("options", [{"scheme": calibrate.Scheme.tensorrt}, {"sensitivity_images": 4}])
+def test_options_of_the_sensitivity_are_refused_without_it(tmp_path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="they are about --sensitivity"):
+        calibrate.command(onnx=tmp_path / "tiny.onnx", images=tmp_path, **options)  # type: ignore[arg-type]
+
+
 def test_an_fp16_engine_keeps_layers_without_headroom_in_fp32(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
