@@ -194,11 +194,13 @@ def _training(card: dict[str, Any]) -> str:
     if made_of is not None:
         weights = f"`{made_of['file']}` (SHA-256 `{made_of['sha256'][:12]}…`)"
         return f"none of its own. These are the weights of {weights}, as `trainer.networks.load_weights` puts them into this network.{note}"
-    seen = ", ".join(f"{run['images_seen']:,}" for run in training["runs"])
+    seen = [f"{run['images_seen']:,}" for run in training["runs"]]
     hours = f"about {training['hours']:.1f} hours" if training["hours"] else "for as long as was not logged,"
     teacher = training["last_recipe"].get("teacher")
     taught = f" Its teacher was {teacher['network']}." if teacher else ""
-    runs = f"{training['images_seen']:,} images seen in {len(training['runs'])} runs ({seen})"
+    runs = f"{training['images_seen']:,} images seen"
+    if len(seen) > 1:
+        runs += f" in {len(seen)} runs ({', '.join(seen)})"
     return f"{runs}, {hours} on {training['hardware']}.{taught}{note}"
 
 
