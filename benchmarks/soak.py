@@ -81,7 +81,7 @@ def soak(runtime: Runtime, uri: str, seconds: float) -> dict[str, Any]:
         stop.set()
         watcher.join()
         written_bytes = out.stat().st_size
-    if pipeline.seconds < seconds:
+    if not notes or notes[-1]["at_s"] < seconds:
         raise CheckFailed(f"{source.name} ended after {pipeline.seconds:.0f} s", hint="a clip has no end as FILE?loop=-1")
     settled = [note for note in notes if note["at_s"] >= min(SETTLED_AFTER_S, seconds / 10)]
     growth = {what: max(note[what] for note in settled) - settled[0][what] for what in ("rss_mb", "threads", "files")}
