@@ -17,8 +17,6 @@ def open_runtime(
     precision: Precision | None,
     backend: str = "auto",
     threads: int | None = None,
-    *,
-    build_default: bool = False,
 ) -> Runtime:
     """Open an engine folder, or a model at a precision; say which backend was chosen and why.
 
@@ -28,21 +26,22 @@ def open_runtime(
         precision: INT8 when left out.
         backend: ``"auto"`` or the backend that must be had.
         threads: CPU threads.
-        build_default: Build the default engine when nothing was named and it is not there yet.
     """
     if engine is not None:
         if model is not None or precision is not None:
             raise UsageError("--engine names model and precision already", hint=f"--engine {engine} alone")
         runtime = Runtime(engine, backend=backend, threads=threads)
     else:
-        if build_default and model is None and precision is None:
-            _build_if_missing(backend, threads)
         runtime = Runtime(model or DEFAULT_MODEL, precision=precision or "int8", backend=backend, threads=threads)
     _output.note(f"{runtime.recipe.model} {runtime.precision}; backend {runtime.reason}")
     return runtime
 
 
-def _build_if_missing(backend: str, threads: int | None) -> None:
+def build_default_if_missing(backend: str = "auto", threads: int | None = None) -> None:
+    """Build the engine that :func:`open_runtime` takes when nothing is named, where it is not there yet or has become stale.
+
+    For the main thread: what hears Ctrl-C there takes the half-built folder away.
+    """
     from edgesod import assets, zoo
     from edgesod.builder import build
     from edgesod.manifest import FILE_NAME

@@ -24,7 +24,7 @@ def command(
     """
     from edgesod.bench import run_report
     from edgesod.cli._report import print_run_report
-    from edgesod.cli._runtime import open_runtime
+    from edgesod.cli._runtime import build_default_if_missing, open_runtime
     from edgesod.cli._session import open_sinks, run_session
     from edgesod.files import write_atomically
     from edgesod.processing.look import Look
@@ -32,7 +32,8 @@ def command(
     from edgesod.stream.tour import write_tour
 
     with ExitStack() as stack:
-        runtime = stack.enter_context(open_runtime(None, None, None, build_default=True))
+        build_default_if_missing()
+        runtime = stack.enter_context(open_runtime(None, None, None))
         clip = out / "clip.mp4"
         _output.note(f"making {clip} from scikit-image's photographs")
         write_tour(clip, seconds=seconds)

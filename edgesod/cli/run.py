@@ -106,7 +106,7 @@ def command(
     from edgesod.bench import run_report
     from edgesod.cli._overwriting import refuse_overwriting
     from edgesod.cli._report import print_run_report
-    from edgesod.cli._runtime import open_runtime
+    from edgesod.cli._runtime import build_default_if_missing, open_runtime
     from edgesod.cli._session import open_sinks, out_names, run_session
     from edgesod.cli._signals import close_unless_stuck, interruptibly, sigterm_as_ctrl_c
     from edgesod.processing.steady import parse_steady
@@ -145,7 +145,9 @@ def command(
                 page = open_page(web, statistics=statistics, look=look, token=token)
                 sinks.append(opening.enter_context(page))
                 _output.note(f"the page is at {page.url}")
-            runtime = interruptibly(lambda: open_runtime(engine, model, precision, backend, threads, build_default=True))
+            if engine is None and model is None and precision is None:
+                build_default_if_missing(backend, threads)
+            runtime = interruptibly(lambda: open_runtime(engine, model, precision, backend, threads))
             stack.callback(close_unless_stuck, runtime)
             if page is not None:
                 page.show_engine(runtime)

@@ -106,6 +106,28 @@ def test_interrupted_run_ends_with_statistics_and_a_playable_file(tmp_path: Path
     assert len(_frames(tmp_path / "out.mp4")) == report["frames"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_interrupted_while_the_engine_is_built_nothing_stays(tmp_path: Path, number: signal.Signals) -> None:
+    write_tour(tmp_path / "clip.mp4", seconds=1, fps=25, size_wh=(320, 240))
+    engines = tmp_path / "engines"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgesod", "run", "clip.mp4", "--out", "out.mp4"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "EDGESOD_ENGINES": str(engines)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 240
+    while not list(engines.glob(".u2netp-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "building it" in errors
+    assert "Traceback" not in errors
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["clip.mp4"]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_build_json(tmp_path: Path, precision: str) -> None:
     done = edgesod("build", "--model", "u2netp", f"--{precision}", "--json", cwd=tmp_path)
