@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from edgesod.errors import BackendError, CheckFailed, InputError, UsageError
 from tests.helpers.training import TINY, TinyNet, last_weights, tiny_recipe
+from trainer.losses.terms import TERMS
 from trainer.networks import registry
 from trainer.training.checkpoint import checkpoints
 from trainer.training.devices import make_fabric, resolve_precision
@@ -218,6 +219,22 @@ def test_loss_that_is_not_finite_names_the_batch(pairs: str, tmp_path: Path) -> 
         next(trainer.learner.module.parameters()).fill_(float("nan"))
     with pytest.raises(CheckFailed, match=r"loss is nan after 0 images, in the batch \d{3}, "):
         trainer.run()
+
+
+@pytest.mark.parametrize("clip_norm", [None, 5.0])
+def test_gradient_that_is_not_finite_leaves_the_weights_alone(
+    pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip_norm: float | None
+) -> None:
+    """A finite loss may have one: the root of zero. Noticed a step later, it would be in the weights, and perhaps saved."""
+    monkeypatch.setitem(TERMS, "bce", lambda logits, truth: (logits - logits).abs().mean().sqrt())
+    trainer = Trainer(tiny_recipe(clip_norm=clip_norm), [pairs], tmp_path, workers=0)
+    before = copy.deepcopy(trainer.learner.module.state_dict())
+    with pytest.raises(CheckFailed, match=r"gradient's norm is nan after 0 images, in the batch \d{3}, "):
+        trainer.run()
+    after = trainer.learner.module.state_dict()
+    names = [name for name, _ in trainer.learner.module.named_parameters()]
+    assert all(torch.equal(before[name], after[name]) for name in names)
+    assert checkpoints(tmp_path) == []
 
 
 @pytest.mark.parametrize(("value", "blank"), [(-9.0, 1.0), (9.0, 1.0), (None, 0.0)])

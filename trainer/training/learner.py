@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -123,7 +124,7 @@ class Learner:
             seen: Images seen before this step.
 
         Raises:
-            CheckFailed: A loss is not finite.
+            CheckFailed: A loss is not finite, or the gradient is not; the weights are as they were.
         """
         set_learning_rate(self.optimizer.param_groups, rate)
         self.model.train()
@@ -135,18 +136,34 @@ class Learner:
             with self.fabric.no_backward_sync(self.model, enabled=k < len(batches) - 1):
                 loss = self.loss_of(self.model(x), truth, taught)
                 if not torch.isfinite(loss.total):
-                    raise CheckFailed(
-                        f"the loss is {float(loss.total.detach())} after {seen} images, in the batch {', '.join(stems)}",
-                        hint="look at those files; if they are as they should be, lower the learning rate",
-                    )
+                    raise _not_finite(f"the loss is {float(loss.total.detach())}", seen, stems)
                 self.fabric.backward(loss.total / len(batches))
             losses.append(loss)
-        if self.recipe.clip_norm is not None:
-            self.fabric.clip_gradients(self.model, self.stepper, max_norm=self.recipe.clip_norm, error_if_nonfinite=False)
+        norm = self._clip()
+        # a loss scale is found by trying: where fp16's gradients overflow, the scaler leaves the step out and lowers it
+        if not torch.isfinite(norm) and not self.fabric.strategy.precision.state_dict():
+            raise _not_finite(
+                f"the gradient's norm is {float(norm)}", seen, [stem for _, _, stems in batches for stem in stems]
+            )
         self.stepper.step()
         images_per_step = sum(len(stems) for _, _, stems in batches) * self.fabric.world_size
         self.ema.update(self.module, seen // images_per_step)
         return LossParts.mean(losses)
+
+    def _clip(self) -> Tensor:
+        """Scale a gradient that is longer than the recipe allows down to that; return the norm it had."""
+        longest = self.recipe.clip_norm
+        if longest is None:
+            return nn.utils.get_total_norm([one.grad for one in self.module.parameters() if one.grad is not None])
+        clipped = self.fabric.clip_gradients(self.model, self.stepper, max_norm=longest, error_if_nonfinite=False)
+        return cast(Tensor, clipped)
+
+
+def _not_finite(what: str, seen: int, stems: Sequence[str]) -> CheckFailed:
+    return CheckFailed(
+        f"{what} after {seen} images, in the batch {', '.join(stems)}",
+        hint="look at those files; if they are as they should be, lower the learning rate",
+    )
 
 
 def require_size(network: str, size: int, batch: int, what: str) -> None:
