@@ -29,7 +29,7 @@ from documents import at_least_one, replace_between, run, say
 
 from edgesod.manifest import this_device
 from edgesod.processing.pictures import photograph
-from edgesod.runtime.threads import resolve_threads
+from edgesod.threads import resolve_threads
 from edgesod.timing import ROUNDS, interleaved, round_ratios
 
 PLACES = ("alone", "beside a sink")

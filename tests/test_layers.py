@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # From the bottom up; rooms on one line may not import each other.
 LAYERS = (
     ("errors", "buffers"),
-    ("files", "types", "timing", "assets", "sensors"),
+    ("files", "types", "timing", "assets", "sensors", "threads"),
     ("recipe",),
     ("manifest", "zoo"),
     ("processing",),

@@ -21,7 +21,7 @@ from edgesod.bench.roofline import Peaks
 from edgesod.errors import EdgesodError, InputError
 from edgesod.recipe import Precision
 from edgesod.runtime import open_session
-from edgesod.runtime.threads import resolve_threads
+from edgesod.threads import resolve_threads
 
 BACKENDS = ("openvino", "onnxruntime")
 CHANNELS, SIZE = 256, 32

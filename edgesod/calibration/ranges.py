@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgesod.errors import CheckFailed, InputError
 from edgesod.recipe import RangeMethod
-from edgesod.runtime.threads import resolve_threads
+from edgesod.threads import resolve_threads
 
 from ._graph import Graph
 from .clipping import least_divergence, least_squared_error

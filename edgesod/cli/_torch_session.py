@@ -11,7 +11,7 @@ from edgesod.export.torch_export import run_torch
 from edgesod.recipe import Recipe
 from edgesod.runtime import Runtime, Session
 from edgesod.runtime.session import Arrays
-from edgesod.runtime.threads import resolve_threads
+from edgesod.threads import resolve_threads
 from edgesod.types import TensorSpec
 
 NAME = "torch"

@@ -176,7 +176,7 @@ def _soak(runtime: Runtime, frame: NDArray[np.uint8], minutes: float) -> dict[st
 def _sweep(engine: Path | None, value: dict[str, Any], frame: NDArray[np.uint8], seconds: float) -> dict[str, Any]:
     from edgesod.bench.sweep import BATCH_NOTE, SweepPoint, settings, sweep
     from edgesod.runtime import Runtime
-    from edgesod.runtime.threads import resolve_threads
+    from edgesod.threads import resolve_threads
 
     def open_with(threads: int) -> Runtime:
         if engine is not None:

@@ -9,6 +9,7 @@ import typer
 
 from edgesod.cli import _output
 from edgesod.errors import BackendError, UsageError
+from edgesod.threads import usable_cpus
 
 if TYPE_CHECKING:
     from trainer.training.loop import Progress
@@ -48,7 +49,9 @@ def command(
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that read and augment pictures; 0 does it in the training process.")
     ] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch; torch's own choice by default.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of torch; by default its own choice, at most the CPUs usable here.")
+    ] = None,
 ) -> None:
     """Train a network on images and masks.
 
@@ -68,8 +71,7 @@ def command(
     plan = load_recipe(recipe)
     if model is not None:
         plan = plan.model_copy(update={"network": model})
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cpus()))
     if overfit_one_batch:
         if start_from is not None:
             raise UsageError("--overfit-one-batch learns from fresh weights, not from others", hint="leave out --start-from")

@@ -6,7 +6,6 @@ the way a stream shows it.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from edgesod.errors import InputError
 from edgesod.evaluation.metrics import SodScorer
 from edgesod.evaluation.pairs import Place, find_masks
 from edgesod.processing.resize import resize_image
+from edgesod.threads import usable_cpus
 
 _SHARE = 16  # pictures that travel to a worker at a time
 
@@ -59,7 +59,7 @@ def accumulate_folder(
         )
     pairs = [(maps[stem], masks[stem]) for stem in sorted(masks)]
     shares = [(pairs[i : i + _SHARE], stretch, full) for i in range(0, len(pairs), _SHARE)]
-    jobs = min(jobs or _num_cores(), len(shares))
+    jobs = min(jobs or usable_cpus(), len(shares))
     if jobs == 1:
         return _merge(map(_score_share, shares), len(pairs), full, on_progress)
     # spawned, not forked: the caller may run threads whose locks a fork would copy
@@ -92,7 +92,7 @@ def accumulate_predictions(
         if on_scored:
             on_scored(scorer.n)
 
-    threads = _num_cores()
+    threads = usable_cpus()
     with ThreadPoolExecutor(threads) as pool:
         for saliency, truth in pairs:
             waiting.append(pool.submit(_score_one, saliency, truth, stretch, full))
@@ -128,9 +128,3 @@ def _merge(parts: Iterable[SodScorer], total: int, full: bool, on_progress: Call
         if on_progress:
             on_progress(scorer.n, total)
     return scorer
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -10,7 +10,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 from edgesod.errors import BackendError, InputError
 from edgesod.recipe import Precision
 from edgesod.runtime.session import Arrays, Session
-from edgesod.runtime.threads import resolve_threads
+from edgesod.threads import resolve_threads
 from edgesod.types import TensorSpec
 
 NAME = "onnxruntime"

@@ -12,7 +12,7 @@ from edgesod.errors import BackendError, InputError
 from edgesod.recipe import Precision
 from edgesod.runtime.compiled import CompiledFile
 from edgesod.runtime.session import Arrays, Session
-from edgesod.runtime.threads import physical_cores, resolve_threads
+from edgesod.threads import physical_cores, resolve_threads
 from edgesod.types import TensorSpec
 
 

@@ -25,7 +25,7 @@ from edgesod.recipe import Precision, Recipe, recipe_for
 from edgesod.runtime.powers import StagesInputs, TimesStages
 from edgesod.runtime.select import AUTO, check_backend, choose_backend, open_session
 from edgesod.runtime.session import Session
-from edgesod.runtime.threads import resolve_threads
+from edgesod.threads import resolve_threads
 from edgesod.types import Frame, Result, TensorSpec
 
 if TYPE_CHECKING:

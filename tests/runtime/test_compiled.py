@@ -13,7 +13,7 @@ from edgesod import Runtime
 from edgesod.runtime import openvino_session
 from edgesod.runtime.compiled import FILE_NAME, CompiledFile
 from edgesod.runtime.openvino_session import OpenVinoSession
-from edgesod.runtime.threads import resolve_threads
+from edgesod.threads import resolve_threads
 from tests.helpers.engines import INPUT, make_engine, run_tiny, write_tiny
 
 FEED = np.random.default_rng(0).normal(0, 1, INPUT.shape).astype(np.float32)

@@ -14,10 +14,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgesod.errors import BackendError, EdgesodError, InputError, UsageError
+from edgesod.errors import BackendError, EdgesodError, InputError
 from edgesod.runtime import MemorySession, Session, available_backends, open_session
 from edgesod.runtime.cuda import VARIABLE
-from edgesod.runtime.threads import resolve_threads
 from tests.contract.fake_tensorrt import make_fake
 from tests.contract.record import VERSIONS, load
 from tests.helpers.engines import INPUT, OUTPUT, run_tiny, write_tiny
@@ -190,36 +189,6 @@ def test_memory_session_passes_errors_on_and_waits() -> None:
     with MemorySession(fail, [INPUT], [OUTPUT], delay_s=0.01) as session:
         with pytest.raises(EdgesodError, match="on purpose"):
             session.run({"image": _feed()})
-
-
-def test_threads() -> None:
-    assert resolve_threads(3) == 3
-    assert 1 <= resolve_threads(None) <= len(os.sched_getaffinity(0))
-    with pytest.raises(UsageError, match="at least one"):
-        resolve_threads(0)
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000\n"}, 8),
-        ({"cpu.max": "250000 100000\n"}, 2),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "6400000 100000\n"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-    ],
-)
-def test_a_container_gets_no_more_threads_than_it_may_use_cpus(
-    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr("edgesod.runtime.threads._CGROUPS", tmp_path)
-    monkeypatch.setattr("edgesod.runtime.threads.physical_cores", lambda: 8)
-    assert resolve_threads(None) == expected
 
 
 def _python(code: str, home: Path) -> None:

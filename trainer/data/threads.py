@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from edgesod.threads import usable_cpus
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -20,7 +21,7 @@ def map_ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], threads:
         items: Taken from as results are asked for.
         threads: ``None`` for one per core.
     """
-    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    threads = threads or usable_cpus()
     waiting = deque[Future[_Result]]()
     with ThreadPoolExecutor(threads) as pool:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -14,6 +13,8 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+
+from edgesod.threads import usable_cpus
 
 DEFAULT_FPS = 25.0
 MAX_LENGTH = 16_384
@@ -117,5 +118,4 @@ def _add_stream(container: OutputContainer, size_hw: tuple[int, int], fps: float
 
 def _threads() -> int:
     """Half of the cores: whole pipelines run here, and an encoder that takes every core takes them from the network."""
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, num_cores // 2)
+    return max(1, usable_cpus() // 2)

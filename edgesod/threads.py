@@ -1,4 +1,4 @@
-"""How many threads a network gets: the cores this process may use, each counted once."""
+"""How many threads work gets: no more than the processors this process may run on, and than the time it may use there."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ def resolve_threads(threads: int | None) -> int:
     if threads < 1:
         raise UsageError(f"a network needs at least one thread, got {threads}")
     return threads
+
+
+def usable_cpus() -> int:
+    """Return how many processors this process may keep busy, hardware threads of one core counted each; at least one.
+
+    For work that waits for memory and files, as decoding and scoring do; a network gets :func:`resolve_threads`.
+    """
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(seen, _cpu_quota())))
 
 
 @cache
