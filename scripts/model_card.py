@@ -25,7 +25,6 @@ _WORST = 8
 _CELL_WH = (160, 120)
 _PHOTOGRAPHS = ("astronaut", "camera", "cat", "coffee", "coins", "rocket")
 _STILL_RISING = 0.005
-_NAMES = {"hold-out": "DUTS-TR's hold-out", "SOD": "SOD"}
 
 
 @dataclass(frozen=True)
@@ -172,13 +171,17 @@ def card_text(card: dict[str, Any]) -> str:
     for key, cases in card["worst"].items():
         lines += [
             "",
-            f"The worst of {_NAMES[key]}, by MAE. The pictures are not ours to show; their names tell where to look:",
+            f"The worst of {_name(card, key)}, by MAE. The pictures are not ours to show; their names tell where to look:",
             "",
-            f"![Truth and map of the worst of {_NAMES[key]}](worst-{key.lower()}.png)",
+            f"![Truth and map of the worst of {_name(card, key)}](worst-{key.lower()}.png)",
             "",
             ", ".join(f"`{case['stem']}` {case['mae']:.2f}" for case in cases) + ".",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _name(card: dict[str, Any], key: str) -> str:
+    return f"{card['set']}'s hold-out" if key == "hold-out" else key
 
 
 def _origin(card: dict[str, Any]) -> str:
@@ -236,7 +239,7 @@ def _score_table(card: dict[str, Any]) -> list[str]:
         beside, others = "the paper's on SOD", published_scores(card["name"], "SOD")
     else:
         beside, others = f"{whole}'s on SOD", zoo.shipped(whole).card["scores"].get("SOD", {})
-    headings = [f"{_NAMES[key]}, {found['n']:.0f} images" for key, found in scores.items()]
+    headings = [f"{_name(card, key)}, {found['n']:.0f} images" for key, found in scores.items()]
     lines = [f"| score | {' | '.join(headings)} | {beside} |", f"|---{'|---' * (len(headings) + 1)}|"]
     for key, name in rows.items():
         cells = [f"{found[key]:.3f}" for found in scores.values()]

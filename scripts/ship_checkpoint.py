@@ -5,9 +5,9 @@
     python scripts/ship_checkpoint.py --data DUTS-TR --sod SOD --model u2netp-fast --weights edgesod/models/u2netp/u2netp.safetensors
 
 The last one ships a variant as it comes out of the weights of the network it was derived from, without training.
-``DUTS-TR`` is laid out as its download page has it, or is any other set that ``edgesod train`` reads. Its hold-out is scored, and never
-trained or calibrated on. ``SOD`` is scored too where it is given, and never selected on. Everything is made before anything
-shipped is touched.
+``DUTS-TR`` is laid out as its download page has it, or is any other set that ``edgesod train`` reads, with ``--set-name`` and
+``--licence`` for the card. Its hold-out is scored, and never trained or calibrated on. ``SOD`` is scored too where it is given, and
+never selected on. Everything is made before anything shipped is touched.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ ROOT = Path(__file__).parents[1]
 LARGEST_DIFFERENCE = 1 / 255
 """How far half-precision weights may move any pixel of a map: less than an 8-bit grey level."""
 _COMPARED = 32
+_SET = "DUTS-TR"
 LICENCE_NOTE = (
     "Trained on DUTS-TR, whose images come from ImageNet DET and SUN and are for research; no licence file comes with them. "
     "The weights carry that note, as the authors' own do. No training image is shipped."
@@ -80,6 +81,8 @@ def main() -> None:
     )
     parser.add_argument("--hours", type=float, help="of all runs together; from their logs by default")
     parser.add_argument("--hardware", default=_hardware(), help="what it was trained on; this machine by default")
+    parser.add_argument("--set-name", default=_SET, help="what the card calls the training set; %(default)s by default")
+    parser.add_argument("--licence", help=f"the card's note on the weights' licence; wanted for any set but {_SET}")
     parser.add_argument("--note", default="", help="what else the card should say of the training")
     parser.add_argument("--into", type=Path, default=ROOT, help="checkout to write to")
     options = parser.parse_args()
@@ -87,6 +90,8 @@ def main() -> None:
         parser.error("--model goes with --weights: a run says itself what it trained")
     if options.average and options.weights is not None:
         parser.error("--average goes with --checkpoint or --out")
+    if options.set_name != _SET and not options.licence:
+        parser.error(f"the card's note on licences is of {_SET}: give --licence for {options.set_name}")
 
     if options.out is not None:
         train.command(data=options.data, out=options.out, recipe=options.recipe, resume=True)
@@ -120,7 +125,7 @@ def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Pat
     runs, validations = [], []
     if record is not None:
         runs, validations = model_card.read_history(_logs(options), record["images_seen"])
-    pictures = _pictures(pairs, trained_on, options.calib_images, work / "DUTS-TR")
+    pictures = _pictures(pairs, trained_on, options.calib_images, work / "pictures")
 
     weights, onnx, table_file = work / f"{name}.safetensors", work / f"{name}.onnx", work / f"{recipe.stem}.json"
     stored = _store(source, weights, recipe, pictures)
@@ -128,7 +133,7 @@ def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Pat
     difference = export_weights(recipe, weights, onnx)
     say(f"exported: torch and ONNX differ by at most {difference:.1e}")
 
-    table = calibrate(onnx, network_recipe(name, "int8"), work / "DUTS-TR", limit=options.calib_images)
+    table = calibrate(onnx, network_recipe(name, "int8"), work / "pictures", limit=options.calib_images)
     table.write(table_file)
     layers = headroom(onnx, table)
     write_headroom(layers, work / "fp16.csv")
@@ -151,7 +156,8 @@ def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Pat
         "name": name,
         "parameters": networks.config(name).num_parameters,
         "sha256": {weights.name: sha256_of(weights), onnx.name: sha256_of(onnx)},
-        "data": f"DUTS-TR without the hold-out sorted(stems)[::20]: {len(trained_on):,} of {len(pairs):,} pairs",
+        "set": options.set_name,
+        "data": f"{options.set_name} without the hold-out sorted(stems)[::20]: {len(trained_on):,} of {len(pairs):,} pairs",
         "derived_from": networks.config(name).derived_from or None,
         "made_of": None if record is not None else {"file": options.weights.name, "sha256": sha256_of(options.weights)},
         "training": {
@@ -176,7 +182,7 @@ def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Pat
         "scores": scores,
         "worst": {key: [{"stem": case.stem, "mae": round(case.mae, 3)} for case in cases] for key, cases in worst.items()},
         "scored_at": list(recipe.size_hw),
-        "licence": LICENCE_NOTE,
+        "licence": options.licence or LICENCE_NOTE,
     }
     (work / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (work / "README.md").write_text(model_card.card_text(card), encoding="utf-8")

@@ -138,6 +138,12 @@ def test_the_documented_command_ships_a_variant_of_given_weights(tmp_path: Path)
     words = [{"DUTS-TR": str(data), "SOD": str(sod)}.get(word, word) for word in shlex.split(line)]
     assert {str(data), str(sod)} <= set(words)
     words += ["--calib-images", "2", "--score-images", "2", "--into", str(shipped)]
+    refused = subprocess.run(
+        [sys.executable, *words, "--set-name", "Tours"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert refused.returncode == 2
+    assert "give --licence for Tours" in refused.stderr
+    words += ["--set-name", "Tours", "--licence", "Made by this test."]
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -154,6 +160,9 @@ def test_the_documented_command_ships_a_variant_of_given_weights(tmp_path: Path)
     assert "not a published network" in text
     assert "Training**: none of its own" in text
     assert "u2netp's on SOD" in text
+    assert "DUTS-TR" not in text
+    assert "Tours's hold-out" in text
+    assert "**Licence**: Made by this test." in text
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "card.json", "fp16.csv", "photographs.jpg", "u2netp-fast.onnx", "u2netp-fast.safetensors"),
         *("worst-hold-out.png", "worst-sod.png"),
