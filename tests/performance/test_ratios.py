@@ -142,7 +142,8 @@ def test_stages_run_side_by_side() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_normalisation_pays() -> None:
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_compiled_normalisation_pays(kind: str) -> None:
     torch = pytest.importorskip("torch")
     from trainer import kernels
     from trainer.kernels.library import library
@@ -150,8 +151,9 @@ def test_compiled_normalisation_pays() -> None:
     if library() is None:
         pytest.skip("needs Linux and a C compiler with OpenMP")
     norm = torch.nn.BatchNorm2d(64)
-    x = torch.randn(8, 64, 96, 96).contiguous(memory_format=torch.channels_last).requires_grad_()
-    dy = torch.randn(8, 64, 96, 96).contiguous(memory_format=torch.channels_last)
+    x, dy = torch.randn(2, 8, 64, 96, 96).to(getattr(torch, kind)).unbind()
+    x, dy = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, dy))
+    x.requires_grad_()
 
     def torchs() -> None:
         torch.autograd.grad(torch.relu_(norm(x)), x, dy)

@@ -25,6 +25,9 @@ needs_kernels = pytest.mark.skipif(
     or os.environ.get("EDGESOD_KERNELS") == "0",
     reason="needs Linux and a C compiler with OpenMP",
 )
+TYPES = pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 2**-8}
+"""The half of a last digit, as a share of the largest value; for sums in float32 take ten times as much."""
 SHAPES = ((2, 16, 34, 30), (3, 48, 7, 9), (1, 64, 128, 130), (4, 32, 1, 1))
 
 
@@ -52,13 +55,14 @@ def _assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
 
 
 @needs_kernels
+@TYPES
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_norm_relu_is_torchs_in_float64(shape: tuple[int, ...], threads: int) -> None:
+def test_norm_relu_is_torchs_in_float64(shape: tuple[int, ...], threads: int, kind: torch.dtype) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        norm, x, dy = _norm(shape[1]), (_random(*shape) + 2).requires_grad_(), _random(*shape, seed=3)
+        norm, x, dy = _norm(shape[1]), (_random(*shape) + 2).to(kind).requires_grad_(), _random(*shape, seed=3).to(kind)
         expected = _in_double(norm, x, dy)
         y = kernels.norm_relu(norm, x)
         y.backward(dy)
@@ -66,8 +70,12 @@ def test_norm_relu_is_torchs_in_float64(shape: tuple[int, ...], threads: int) ->
         torch.set_num_threads(before)
     assert "NormRelu" in type(y.grad_fn).__name__
     assert norm.num_batches_tracked == 1
-    found = (y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var)
-    for ours, theirs in zip(found, expected, strict=True):
+    assert y.dtype == x.grad.dtype == kind
+    for ours, theirs in zip((y, x.grad), expected, strict=False):
+        _assert_close(ours, theirs, 10 * ROUNDING[torch.float32] if kind == torch.float32 else ROUNDING[kind])
+    found = (norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var)
+    for ours, theirs in zip(found, expected[2:], strict=True):
+        assert ours.dtype == torch.float32
         _assert_close(ours, theirs, 1e-5)
 
 
@@ -134,10 +142,11 @@ def test_takes_gradients_in_any_order_of_memory() -> None:
 
 
 @needs_kernels
+@TYPES
 @pytest.mark.parametrize("shape", [(2, 16, 34, 30), (3, 48, 8, 2), (1, 64, 128, 130)], ids=str)
-def test_max_pool_is_torchs_max_pool_to_the_bit(shape: tuple[int, ...]) -> None:
-    x = _random(*shape).round(decimals=0).requires_grad_()  # whole numbers: many of four are equal
-    dy = _random(shape[0], shape[1], shape[2] // 2, shape[3] // 2, seed=3)
+def test_max_pool_is_torchs_max_pool_to_the_bit(shape: tuple[int, ...], kind: torch.dtype) -> None:
+    x = _random(*shape).round(decimals=0).to(kind).requires_grad_()  # whole numbers: many of four are equal
+    dy = _random(shape[0], shape[1], shape[2] // 2, shape[3] // 2, seed=3).to(kind)
     theirs = F.max_pool2d(x, 2)
     ours = kernels.max_pool(x)
     assert "MaxPool2D" not in type(ours.grad_fn).__name__
@@ -146,22 +155,24 @@ def test_max_pool_is_torchs_max_pool_to_the_bit(shape: tuple[int, ...]) -> None:
 
 
 @needs_kernels
+@TYPES
 @pytest.mark.parametrize("shape", [(2, 16, 5, 9), (1, 32, 1, 1), (3, 16, 1, 4), (1, 64, 33, 40)], ids=str)
 @pytest.mark.parametrize("beside", [16, 48])
-def test_concat_upsampled_is_torchs_in_float64(shape: tuple[int, ...], beside: int) -> None:
+def test_concat_upsampled_is_torchs_in_float64(shape: tuple[int, ...], beside: int, kind: torch.dtype) -> None:
     pictures, channels, height, width = shape
-    x = _random(*shape).requires_grad_()
-    skip = _random(pictures, beside, 2 * height, 2 * width, seed=1).requires_grad_()
-    dy = _random(pictures, channels + beside, 2 * height, 2 * width, seed=2)
+    x = _random(*shape).to(kind).requires_grad_()
+    skip = _random(pictures, beside, 2 * height, 2 * width, seed=1).to(kind).requires_grad_()
+    dy = _random(pictures, channels + beside, 2 * height, 2 * width, seed=2).to(kind)
     doubles = [tensor.detach().double().requires_grad_() for tensor in (x, skip)]
     theirs = torch.cat((F.interpolate(doubles[0], scale_factor=2.0, mode="bilinear", align_corners=False), doubles[1]), 1)
     ours = kernels.concat_upsampled(x, skip)
     assert "ConcatUpsampled" in type(ours.grad_fn).__name__
-    _assert_close(ours, theirs, 1e-6)
+    _assert_close(ours, theirs, ROUNDING[kind])
     for mine, other in zip(
         torch.autograd.grad(ours, (x, skip), dy), torch.autograd.grad(theirs, doubles, dy.double()), strict=True
     ):
-        _assert_close(mine, other, 1e-6)
+        assert mine.dtype == kind
+        _assert_close(mine, other, ROUNDING[kind])
 
 
 @needs_kernels
@@ -182,10 +193,11 @@ def test_conv_norm_relu_is_torchs_and_its_bias_gets_zeros() -> None:
 
 
 @needs_kernels
+@TYPES
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_finite_passes_on(value: float) -> None:
+def test_what_is_not_finite_passes_on(value: float, kind: torch.dtype) -> None:
     for k in range(4):
-        x = torch.zeros(1, 16, 2, 2).contiguous(memory_format=torch.channels_last)
+        x = torch.zeros(1, 16, 2, 2, dtype=kind).contiguous(memory_format=torch.channels_last)
         x.view(1, 16, 4)[..., k] = value
         assert not kernels.max_pool(x.requires_grad_()).isfinite().any()
     norms = _norm(16), _norm(16)
@@ -196,14 +208,44 @@ def test_what_is_not_finite_passes_on(value: float) -> None:
 
 
 @needs_kernels
-def test_under_autocast_goes_to_torch() -> None:
-    """There a convolution of float32 is bfloat16, which the kernels would read and write twice as far as it reaches."""
+def test_bfloat16_is_rounded_as_torch_rounds() -> None:
+    """Along a row of the same shade enlarging changes nothing, so what comes out is what a store makes of what a load read."""
+    bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    x = bits.reshape(-1, 16, 1, 1).contiguous(memory_format=torch.channels_last).requires_grad_()
+    skip = torch.zeros(len(x), 16, 2, 2, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    y = kernels.concat_upsampled(x, skip)[:, :16].detach()
+    assert torch.equal(y.nan_to_num(7.0), x.detach().expand_as(y).nan_to_num(7.0))
+    # and a value between two is rounded to the even one
+    row = torch.tensor([1.0, 1.0078125], dtype=torch.bfloat16).expand(1, 16, 1, 2)
+    enlarged = kernels.concat_upsampled(
+        row.contiguous(memory_format=torch.channels_last).requires_grad_(),
+        torch.zeros(1, 16, 2, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last),
+    )
+    exact = torch.tensor([1.0, 1.001953125, 1.005859375, 1.0078125]).bfloat16()
+    assert torch.equal(enlarged[0, 0, 0].detach(), exact)
+
+
+@needs_kernels
+def test_under_autocast_works_in_what_the_convolution_made() -> None:
+    """There a convolution of float32 is bfloat16: half as long as what went in."""
     conv, norms = nn.Conv2d(3, 16, 3, padding=1).to(memory_format=torch.channels_last), (_norm(16), _norm(16))
     x = _random(2, 3, 12, 10).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours, theirs = kernels.conv_norm_relu(conv, norms[0], x), F.relu(norms[1](conv(x)))
-    assert "NormRelu" not in type(ours.grad_fn).__name__
-    assert torch.equal(ours, theirs)
+    assert "NormRelu" in type(ours.grad_fn).__name__
+    assert ours.dtype == torch.bfloat16
+    _assert_close(ours.float(), theirs.float(), 2 * ROUNDING[torch.bfloat16])
+    dy = _random(2, 16, 12, 10, seed=3)
+    gradients = [torch.autograd.grad(y, (x, conv.weight), dy.to(y.dtype), retain_graph=True) for y in (ours, theirs)]
+    for mine, other in zip(*gradients, strict=True):
+        _assert_close(mine, other, 4 * ROUNDING[torch.bfloat16])
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert "NormRelu" not in type(kernels.conv_norm_relu(conv, norms[0], x).grad_fn).__name__
+    # what is float32 stays it, and two types are not put side by side
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        wide = _random(2, 16, 4, 4).requires_grad_()
+        assert kernels.max_pool(wide).dtype == kernels.norm_relu(norms[0], wide).dtype == torch.float32
+        assert kernels.concat_upsampled(wide, _random(2, 16, 8, 8).bfloat16()).dtype == torch.float32
 
 
 @needs_kernels
@@ -273,9 +315,11 @@ def test_threads_may_change_between_the_way_there_and_back() -> None:
 
 
 @needs_kernels
-def test_a_network_that_trains_consists_of_them() -> None:
+@pytest.mark.parametrize("is_mixed", [False, True], ids=["float32", "bfloat16"])
+def test_a_network_that_trains_consists_of_them(is_mixed: bool) -> None:
     network = networks.create("u2netp").to(memory_format=torch.channels_last)
-    used, waiting = set(), [y.grad_fn for y in network(_random(2, 3, 64, 64))]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_mixed):
+        used, waiting = set(), [y.grad_fn for y in network(_random(2, 3, 64, 64))]
     while waiting:
         node = waiting.pop()
         if node is not None and node not in used:

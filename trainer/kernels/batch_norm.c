@@ -42,8 +42,9 @@ static void sums_end(struct sums *sums)
  * residual, which may be NULL, is added to y. saved: scale, shift, mean and 1 / deviation for the way back, `channels` each. The
  * running averages move by `momentum`, that of the variance towards the unbiased one.
  */
-int norm_relu(const float *x, const float *weight, const float *bias, float *running_mean, float *running_variance,
-              const float *residual, double momentum, double epsilon, long rows, long channels, int threads, float *y, float *saved)
+int KERNEL(norm_relu)(const element *x, const float *weight, const float *bias, float *running_mean, float *running_variance,
+                      const element *residual, double momentum, double epsilon, long rows, long channels, int threads, element *y,
+                      float *saved)
 {
     float *scale = saved, *shift = saved + channels, *mean = saved + 2 * channels, *inverse = saved + 3 * channels;
     long blocks = (rows + BLOCK - 1) / BLOCK;
@@ -55,11 +56,11 @@ int norm_relu(const float *x, const float *weight, const float *bias, float *run
         for (long b = begin_of(blocks, t, threads); b < begin_of(blocks, t + 1, threads); b++) {
             long first = b * BLOCK, count = rows - first < BLOCK ? rows - first : BLOCK;
             for (long c = 0; c < channels; c += LANES) {
-                const float *p = x + first * channels + c;
+                const element *p = x + first * channels + c;
                 /* from the first row on, not from 0: a variance far smaller than the mean survives */
-                lanes origin = load(x + c), sum = ZERO, square = ZERO;
+                lanes origin = get(x + c), sum = ZERO, square = ZERO;
                 for (long r = 0; r < count; r++, p += channels) {
-                    lanes v = load(p) - origin;
+                    lanes v = get(p) - origin;
                     sum += v;
                     square += v * v;
                 }
@@ -68,11 +69,12 @@ int norm_relu(const float *x, const float *weight, const float *bias, float *run
         }
     sums_end(&sums);
     for (long c = 0; c < channels; c++) {
+        lanes origin = get(x + c / LANES * LANES);
         double from_origin = sums.of_threads[c] / rows;
         double variance = sums.of_threads[channels + c] / rows - from_origin * from_origin;
         if (variance < 0) /* by rounding; not fmax, which takes 0 for a not-a-number */
             variance = 0;
-        double true_mean = from_origin + x[c], true_inverse = 1 / sqrt(variance + epsilon);
+        double true_mean = from_origin + origin[c % LANES], true_inverse = 1 / sqrt(variance + epsilon);
         mean[c] = true_mean;
         inverse[c] = true_inverse;
         scale[c] = weight[c] * true_inverse;
@@ -85,9 +87,9 @@ int norm_relu(const float *x, const float *weight, const float *bias, float *run
     for (int t = 0; t < threads; t++)
         for (long r = begin_of(rows, t, threads); r < begin_of(rows, t + 1, threads); r++)
             for (long c = 0; c < channels; c += LANES) {
-                lanes v = load(x + r * channels + c) * load(scale + c) + load(shift + c);
+                lanes v = get(x + r * channels + c) * load(scale + c) + load(shift + c);
                 v = where(~(v <= ZERO), v);
-                store(y + r * channels + c, residual ? v + load(residual + r * channels + c) : v);
+                put(y + r * channels + c, residual ? v + get(residual + r * channels + c) : v);
             }
     return 0;
 }
@@ -96,10 +98,10 @@ int norm_relu(const float *x, const float *weight, const float *bias, float *run
  *
  *   dx = scale (g - mean(g) - (x - mean(x)) mean(g (x - mean(x))) / variance(x)) = scale g + slope x + offset
  *
- * dy has `stride` floats from row to row: it may be a part of a concatenation's gradient.
+ * dy has `stride` elements from row to row: it may be a part of a concatenation's gradient.
  */
-int norm_relu_backward(const float *x, const float *dy, long stride, const float *saved, long rows, long channels,
-                       int threads, float *dx, float *dweight, float *dbias)
+int KERNEL(norm_relu_backward)(const element *x, const element *dy, long stride, const float *saved, long rows, long channels,
+                               int threads, element *dx, float *dweight, float *dbias)
 {
     const float *scale = saved, *shift = saved + channels, *mean = saved + 2 * channels, *inverse = saved + 3 * channels;
     long blocks = (rows + BLOCK - 1) / BLOCK;
@@ -114,10 +116,10 @@ int norm_relu_backward(const float *x, const float *dy, long stride, const float
         for (long b = begin_of(blocks, t, threads); b < begin_of(blocks, t + 1, threads); b++) {
             long first = b * BLOCK, count = rows - first < BLOCK ? rows - first : BLOCK;
             for (long c = 0; c < channels; c += LANES) {
-                const float *p = x + first * channels + c, *q = dy + first * stride + c;
+                const element *p = x + first * channels + c, *q = dy + first * stride + c;
                 lanes a = load(scale + c), o = load(shift + c), m = load(mean + c), sum = ZERO, product = ZERO;
                 for (long r = 0; r < count; r++, p += channels, q += stride) {
-                    lanes v = load(p), g = where(~(v * a + o <= ZERO), load(q));
+                    lanes v = get(p), g = where(~(v * a + o <= ZERO), get(q));
                     sum += g;
                     product += g * (v - m);
                 }
@@ -138,9 +140,9 @@ int norm_relu_backward(const float *x, const float *dy, long stride, const float
     for (int t = 0; t < threads; t++)
         for (long r = begin_of(rows, t, threads); r < begin_of(rows, t + 1, threads); r++)
             for (long c = 0; c < channels; c += LANES) {
-                lanes v = load(x + r * channels + c), a = load(scale + c);
-                lanes g = where(~(v * a + load(shift + c) <= ZERO), load(dy + r * stride + c));
-                store(dx + r * channels + c, g * a + (v * load(slope + c) + load(offset + c)));
+                lanes v = get(x + r * channels + c), a = load(scale + c);
+                lanes g = where(~(v * a + load(shift + c) <= ZERO), get(dy + r * stride + c));
+                put(dx + r * channels + c, g * a + (v * load(slope + c) + load(offset + c)));
             }
     free(slope);
     return 0;

@@ -9,9 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import torch
 
@@ -35,8 +38,15 @@ _ARGUMENTS = {
 }
 
 
+# types of tensors that there are kernels for, each with the suffix of their names and what the compiler is told
+TYPES: dict[torch.dtype, tuple[str, tuple[str, ...]]] = {torch.float32: ("", ()), torch.bfloat16: ("_bf16", ("-DBF16",))}
+
+Kernels = Mapping[torch.dtype, SimpleNamespace]
+"""The functions of ``_ARGUMENTS`` for tensors of each type."""
+
+
 @cache
-def library() -> ctypes.CDLL | None:
+def library() -> Kernels | None:
     """Return the kernels, ``None`` where they cannot be had, which the log says; torch's own operators do the same, more slowly.
 
     They need Linux and a C compiler that knows OpenMP: ``$CC`` (such as ``ccache gcc``), else ``cc``. ``EDGESOD_KERNELS=0`` does
@@ -74,9 +84,10 @@ def _compiled(compiler: list[str]) -> Path:
 
 def _compile(compiler: list[str], sources: list[Path], target: Path) -> None:
     with TemporaryDirectory() as folder:
-        objects = [Path(folder) / f"{source.stem}.o" for source in sources]
-        for source, compiled in zip(sources, objects, strict=True):
-            _run(*compiler, *_FLAGS, "-c", source, "-o", compiled)
+        objects = []
+        for source, (suffix, flags) in product(sources, TYPES.values()):
+            objects.append(Path(folder) / f"{source.stem}{suffix}.o")
+            _run(*compiler, *_FLAGS, *flags, "-c", source, "-o", objects[-1])
         # without -fopenmp, so that the threads are torch's own: two teams would fight for the cores
         _run(*compiler, "-shared", *objects, "-o", target, f"-L{_TORCH}", "-Wl,--no-as-needed", "-ltorch_cpu")
 
@@ -85,8 +96,11 @@ def _run(*command: str | Path) -> None:
     subprocess.run(command, capture_output=True, check=True, timeout=120)
 
 
-def _load(path: Path) -> ctypes.CDLL:
+def _load(path: Path) -> Kernels:
     loaded = ctypes.CDLL(str(path))
-    for name, arguments in _ARGUMENTS.items():
-        getattr(loaded, name).argtypes = arguments
-    return loaded
+    kernels = {kind: SimpleNamespace() for kind in TYPES}
+    for (kind, (suffix, _)), (name, arguments) in product(TYPES.items(), _ARGUMENTS.items()):
+        function = getattr(loaded, name + suffix)
+        function.argtypes = arguments
+        setattr(kernels[kind], name, function)
+    return kernels

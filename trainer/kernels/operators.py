@@ -1,13 +1,13 @@
 """What networks are built of, each the same as the torch operators in its docstring.
 
-Those are called wherever there is no kernel for the case: on GPUs, for other types and memory orders, under autocast, without
-gradients, in evaluation, without a C compiler. Tensor legend: ``x`` is float ``(N, C, H, W)``.
+Those are called wherever there is no kernel for the case: on GPUs, for other types than float32 and bfloat16, for other memory
+orders, without gradients, in evaluation, without a C compiler. Tensor legend: ``x`` is float ``(N, C, H, W)``.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .library import library
+from .library import TYPES, library
 
 _LANES = 16  # channels come in multiples of so many
 
@@ -27,11 +27,11 @@ def conv_norm_relu(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, residual: T
 
     That is what it is: the normalisation takes every constant away again. Torch adds up the rounding errors in its place.
     """
-    kernels = _kernels_for(x)
-    if kernels is None or not _learns(norm, conv.out_channels) or conv.bias is None or conv.out_channels % _LANES:
+    made = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if _kernels_for(x, conv.out_channels, kind=made) is None or not _learns(norm, conv.out_channels) or conv.bias is None:
         return norm_relu(norm, conv(x), residual)
     y = F.conv2d(x, conv.weight, conv.bias.detach(), conv.stride, conv.padding, conv.dilation, conv.groups)
-    return _norm_relu(kernels, norm, y, residual, conv.bias)
+    return _norm_relu(norm, y, residual, conv.bias)
 
 
 def norm_relu(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -41,11 +41,10 @@ def norm_relu(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None) -
 
     Sums are kept in float64. Torch's are float32: at 320×320 and batch 4 they are off by up to a thousandth of a deviation.
     """
-    kernels = _kernels_for(x, x.shape[1])
-    if kernels is None or not _learns(norm, x.shape[1]):
+    if _kernels_for(x, x.shape[1]) is None or not _learns(norm, x.shape[1]):
         y = F.relu(norm(x), inplace=True)
         return y if residual is None else y + residual
-    return _norm_relu(kernels, norm, x, residual)
+    return _norm_relu(norm, x, residual)
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -73,7 +72,8 @@ def upsample(x: Tensor, factor: int = 2) -> Tensor:
 def concat_upsampled(x: Tensor, skip: Tensor) -> Tensor:
     """Return ``cat((interpolate(x, scale_factor=2, mode="bilinear"), skip), 1)``, each value written once."""
     kernels = _kernels_for(x, x.shape[1]) and _kernels_for(skip, skip.shape[1])
-    if kernels is None or (len(skip), *skip.shape[2:]) != (len(x), 2 * x.shape[2], 2 * x.shape[3]):
+    fits = x.dtype == skip.dtype and (len(skip), *skip.shape[2:]) == (len(x), 2 * x.shape[2], 2 * x.shape[3])
+    if kernels is None or not fits:
         return torch.cat((upsample(x), skip), 1)
     result: Tensor = _ConcatUpsampled.apply(kernels, x, skip)
     return result
@@ -86,13 +86,15 @@ def _pack(gradient: Tensor | None) -> Tensor | None:
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
-def _kernels_for(x: Tensor, *channels: int) -> ctypes.CDLL | None:
-    # autocast is asked for as such: what a convolution makes of float32 is bfloat16 there
-    if torch.jit.is_tracing() or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+def _kernels_for(x: Tensor, *channels: int, kind: torch.dtype | None = None) -> SimpleNamespace | None:
+    """Return the kernels for tensors like ``x``, of the type ``kind`` where what they get is another's; ``None`` for torch's."""
+    if torch.jit.is_tracing() or not torch.is_grad_enabled() or x.device.type != "cpu":
         return None
-    if not _is_float32_on_cpu(x) or x.numel() == 0 or any(count % _LANES for count in channels):
+    kind = kind or x.dtype
+    if kind not in TYPES or x.dtype not in TYPES or x.numel() == 0 or any(count % _LANES for count in channels):
         return None
-    return library() if x.is_contiguous(memory_format=torch.channels_last) else None
+    kernels = library() if x.is_contiguous(memory_format=torch.channels_last) else None
+    return None if kernels is None else kernels[kind]
 
 
 def _learns(norm: nn.BatchNorm2d, channels: int) -> bool:
@@ -107,30 +109,29 @@ def _is_float32_on_cpu(x: Tensor) -> bool:
     return x.dtype == torch.float32 and x.device.type == "cpu"
 
 
-def _norm_relu(
-    kernels: ctypes.CDLL, norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, unused_bias: Tensor | None = None
-) -> Tensor:
+def _norm_relu(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, unused_bias: Tensor | None = None) -> Tensor:
     if x.numel() == x.shape[1]:
         raise ValueError(f"batch normalisation learns from more than 1 value per channel, got input size {tuple(x.shape)}")
     norm.num_batches_tracked.add_(1)  # type: ignore[operator]
-    fits = residual is not None and residual.shape == x.shape and _is_float32_on_cpu(residual)
-    result: Tensor = _NormRelu.apply(kernels, norm, x, residual if fits else None, norm.weight, norm.bias, unused_bias)
+    fits = residual is not None and (residual.shape, residual.dtype, residual.device) == (x.shape, x.dtype, x.device)
+    result: Tensor = _NormRelu.apply(norm, x, residual if fits else None, norm.weight, norm.bias, unused_bias)
     return result if fits or residual is None else result + residual
 
 
 class _NormRelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, kernels: ctypes.CDLL, norm: nn.BatchNorm2d, x: Tensor, *others: Tensor | None) -> Tensor:
+    def forward(ctx: Any, norm: nn.BatchNorm2d, x: Tensor, *others: Tensor | None) -> Tensor:
         residual, weight, bias, ctx.unused_bias = others
+        ctx.kernels = library()[x.dtype]  # by what is there, not by what was expected: another type would be read past its end
         x = x.contiguous(memory_format=torch.channels_last)
         if residual is not None:
             residual = residual.contiguous(memory_format=torch.channels_last)
-        y, saved = torch.empty_like(x), x.new_empty(4, x.shape[1])
+        y, saved = torch.empty_like(x), weight.new_empty(4, x.shape[1])
         inputs = _addresses(x, weight, bias, norm.running_mean, norm.running_var)
         added = None if residual is None else residual.data_ptr()
         size = (x.numel() // x.shape[1], x.shape[1], torch.get_num_threads())
-        _check(kernels.norm_relu(*inputs, added, norm.momentum, norm.eps, *size, *_addresses(y, saved)))
-        ctx.kernels, ctx.has_residual = kernels, residual is not None
+        _check(ctx.kernels.norm_relu(*inputs, added, norm.momentum, norm.eps, *size, *_addresses(y, saved)))
+        ctx.has_residual = residual is not None
         ctx.save_for_backward(x, saved)
         return y
 
@@ -144,12 +145,12 @@ class _NormRelu(torch.autograd.Function):
         inputs, outputs = (*_addresses(x, dy), stride, *_addresses(saved)), _addresses(dx, dweight, dbias)
         _check(ctx.kernels.norm_relu_backward(*inputs, *size, *outputs))
         dunused = None if ctx.unused_bias is None else torch.zeros_like(ctx.unused_bias)
-        return None, None, dx, gradients[0] if ctx.has_residual else None, dweight, dbias, dunused
+        return None, dx, gradients[0] if ctx.has_residual else None, dweight, dbias, dunused
 
 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, kernels: ctypes.CDLL, x: Tensor) -> Tensor:
+    def forward(ctx: Any, kernels: SimpleNamespace, x: Tensor) -> Tensor:
         pictures, channels, height, width = x.shape
         y = _empty_like(x, (pictures, channels, height // 2, width // 2))
         kernels.max_pool(x.data_ptr(), pictures * height, width, channels, torch.get_num_threads(), y.data_ptr())
@@ -171,7 +172,7 @@ class _MaxPool(torch.autograd.Function):
 
 class _ConcatUpsampled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, kernels: ctypes.CDLL, x: Tensor, skip: Tensor) -> Tensor:
+    def forward(ctx: Any, kernels: SimpleNamespace, x: Tensor, skip: Tensor) -> Tensor:
         pictures, channels, height, width = x.shape
         beside = skip.shape[1]
         y = _empty_like(x, (pictures, channels + beside, 2 * height, 2 * width))
@@ -201,7 +202,7 @@ def _addresses(*tensors: Tensor | None) -> list[int]:
 
 
 def _by_pixels(gradient: Tensor) -> tuple[Tensor, int]:
-    """Return a gradient whose pixels lie one after the other, and the floats from one to the next; copied only if they do not."""
+    """Return a gradient whose pixels lie one after the other, and the elements from one to the next; copied only if they do not."""
     _, _, height, width = gradient.shape
     of_picture, of_channel, of_line, of_pixel = gradient.stride()
     if (of_channel, of_line, of_picture) != (1, width * of_pixel, height * of_line):

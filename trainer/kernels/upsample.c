@@ -12,8 +12,8 @@
 static inline long clamp(long index, long count) { return index < 0 ? 0 : index < count ? index : count - 1; }
 
 /* y has rows of channels + beside: the enlarged x, then `skip`. lines: those of all pictures of x, `height` a picture. */
-int concat_upsampled(const float *x, const float *skip, long lines, long height, long width, long channels, long beside, int threads,
-                    float *y)
+int KERNEL(concat_upsampled)(const element *x, const element *skip, long lines, long height, long width, long channels, long beside,
+                             int threads, element *y)
 {
     long stride = channels + beside, failed = 0;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : failed)
@@ -22,15 +22,15 @@ int concat_upsampled(const float *x, const float *skip, long lines, long height,
         failed += !line;
         for (long l = begin_of(2 * lines, t, threads); line && l < begin_of(2 * lines, t + 1, threads); l++) {
             long picture = l / 2 / height, i = l / 2 % height, neighbour = clamp(l % 2 ? i + 1 : i - 1, height);
-            const float *near = x + (picture * height + i) * width * channels;
-            const float *far = x + (picture * height + neighbour) * width * channels;
+            const element *near = x + (picture * height + i) * width * channels;
+            const element *far = x + (picture * height + neighbour) * width * channels;
             for (long k = 0; k < width * channels; k += LANES)
-                store(line + k, 0.75f * load(near + k) + 0.25f * load(far + k));
+                store(line + k, 0.75f * get(near + k) + 0.25f * get(far + k));
             for (long w = 0; w < 2 * width; w++) {
                 const float *p = line + w / 2 * channels, *q = line + clamp(w % 2 ? w / 2 + 1 : w / 2 - 1, width) * channels;
-                float *to = y + (l * 2 * width + w) * stride;
+                element *to = y + (l * 2 * width + w) * stride;
                 for (long c = 0; c < channels; c += LANES)
-                    store(to + c, 0.75f * load(p + c) + 0.25f * load(q + c));
+                    put(to + c, 0.75f * load(p + c) + 0.25f * load(q + c));
                 memcpy(to + channels, skip + (l * 2 * width + w) * beside, beside * sizeof *to);
             }
         }
@@ -39,8 +39,8 @@ int concat_upsampled(const float *x, const float *skip, long lines, long height,
     return failed ? -1 : 0;
 }
 
-/* The gradient of the enlarged part: dy's rows are `stride` floats apart. */
-int upsample_backward(const float *dy, long stride, long lines, long height, long width, long channels, int threads, float *dx)
+/* The gradient of the enlarged part: dy's rows are `stride` elements apart. */
+int KERNEL(upsample_backward)(const element *dy, long stride, long lines, long height, long width, long channels, int threads, element *dx)
 {
     long failed = 0;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : failed)
@@ -49,21 +49,21 @@ int upsample_backward(const float *dy, long stride, long lines, long height, lon
         failed += !line;
         for (long l = begin_of(lines, t, threads); line && l < begin_of(lines, t + 1, threads); l++) {
             long picture = l / height, i = l % height;
-            const float *from[4];
+            const element *from[4];
             for (long k = 0; k < 4; k++)
                 from[k] = dy + (picture * 2 * height + clamp(2 * i - 1 + k, 2 * height)) * 2 * width * stride;
             for (long w = 0; w < 2 * width; w++)
                 for (long c = 0; c < channels; c += LANES) {
                     long k = w * stride + c;
                     store(line + w * channels + c,
-                          0.75f * (load(from[1] + k) + load(from[2] + k)) + 0.25f * (load(from[0] + k) + load(from[3] + k)));
+                          0.75f * (get(from[1] + k) + get(from[2] + k)) + 0.25f * (get(from[0] + k) + get(from[3] + k)));
                 }
             for (long w = 0; w < width; w++) {
                 const float *at[4];
                 for (long k = 0; k < 4; k++)
                     at[k] = line + clamp(2 * w - 1 + k, 2 * width) * channels;
                 for (long c = 0; c < channels; c += LANES)
-                    store(dx + (l * width + w) * channels + c,
+                    put(dx + (l * width + w) * channels + c,
                           0.75f * (load(at[1] + c) + load(at[2] + c)) + 0.25f * (load(at[0] + c) + load(at[3] + c)));
             }
         }
