@@ -32,7 +32,7 @@ def resolve_threads(threads: int | None) -> int:
 def usable_cpus() -> int:
     """Return how many processors this process may keep busy, hardware threads of one core counted each; at least one.
 
-    For work that waits for memory and files, as decoding and scoring do; a network gets :func:`resolve_threads`.
+    For decoding, scoring and the like, which wait for memory and files; an engine's network gets :func:`resolve_threads`.
     """
     seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min(seen, _cpu_quota())))

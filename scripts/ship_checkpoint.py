@@ -32,6 +32,7 @@ from edgesod.calibration.headroom import headroom, write_headroom
 from edgesod.cli import train
 from edgesod.errors import CheckFailed
 from edgesod.evaluation import EvaluationSet, evenly_spread
+from edgesod.evaluation.datasets import dataset_of
 from edgesod.files import replacing, replacing_folder, sha256_of
 from edgesod.manifest import this_device
 from edgesod.processing.pictures import decode_picture
@@ -81,7 +82,9 @@ def main() -> None:
     )
     parser.add_argument("--hours", type=float, help="of all runs together; from their logs by default")
     parser.add_argument("--hardware", default=_hardware(), help="what it was trained on; this machine by default")
-    parser.add_argument("--set-name", default=_SET, help="what the card calls the training set; %(default)s by default")
+    parser.add_argument(
+        "--set-name", help="what the card calls the training set; by default the well-known one it is by its folder"
+    )
     parser.add_argument("--licence", help=f"the card's note on the weights' licence; wanted for any set but {_SET}")
     parser.add_argument("--note", default="", help="what else the card should say of the training")
     parser.add_argument("--into", type=Path, default=ROOT, help="checkout to write to")
@@ -90,14 +93,17 @@ def main() -> None:
         parser.error("--model goes with --weights: a run says itself what it trained")
     if options.average and options.weights is not None:
         parser.error("--average goes with --checkpoint or --out")
+    pairs = EvaluationSet(*options.data)  # what was named wrongly says so now, not hours later
+    options.set_name = options.set_name or _known_name(pairs)
     if options.set_name != _SET and not options.licence:
-        parser.error(f"the card's note on licences is of {_SET}: give --licence for {options.set_name}")
+        parser.error(f"the card's note on licences is of {_SET}: give --licence for {options.set_name or options.data[0]}")
+    options.set_name = options.set_name or Path(options.data[0]).stem
 
     if options.out is not None:
         train.command(data=options.data, out=options.out, recipe=options.recipe, resume=True)
         options.checkpoint = checkpoints(options.out)[-1]
     with tempfile.TemporaryDirectory(prefix="edgesod-ship-") as folder:
-        name, beside, table = _make(options, Path(folder))
+        name, beside, table = _make(options, pairs, Path(folder))
         model, calib = options.into / "edgesod" / "models" / name, options.into / "calib" / table.name
         _put_in_place(beside, model, table, calib)
     print("shipped " + ", ".join(str(target) for target in (*(model / file.name for file in beside), calib)))
@@ -111,12 +117,15 @@ def _put_in_place(beside: Sequence[Path], model: Path, table: Path, calib: Path)
             shutil.copyfile(file, new_model / file.name)
 
 
-def _make(options: argparse.Namespace, work: Path) -> tuple[str, list[Path], Path]:
+def _known_name(pairs: EvaluationSet) -> str | None:
+    known = dataset_of(pairs.images[pairs.stems[0]].folder)
+    return None if known is None else known.name
+
+
+def _make(options: argparse.Namespace, pairs: EvaluationSet, work: Path) -> tuple[str, list[Path], Path]:
     """Make every file in ``work``; return the model's name, the files of its folder, and its calibration table."""
     name, source, record = _source(options, work)
     recipe = network_recipe(name, "fp32")
-    # what was named wrongly says so now, not hours later
-    pairs = EvaluationSet(*options.data)
     trained_on, held = hold_out(pairs.stems)
     sets = {"hold-out": (pairs, held)}
     if options.sod is not None:

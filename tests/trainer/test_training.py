@@ -237,6 +237,23 @@ def test_gradient_that_is_not_finite_leaves_the_weights_alone(
     assert checkpoints(tmp_path) == []
 
 
+@pytest.mark.parametrize(("scale", "stops"), [(65536.0, False), (0.5, True)])
+def test_fp16_may_overflow_while_its_loss_scale_is_found(
+    pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float, stops: bool
+) -> None:
+    monkeypatch.setitem(TERMS, "bce", lambda logits, truth: (logits - logits).abs().mean().sqrt())
+    trainer = Trainer(tiny_recipe(4), [pairs], tmp_path, workers=0)
+    monkeypatch.setattr(trainer.fabric.strategy.precision, "state_dict", lambda: {"scale": scale})
+    monkeypatch.setattr(trainer.learner.stepper, "step", lambda: None)  # a scaler's, which leaves it out
+    monkeypatch.setattr(trainer, "_save", lambda: None)
+    if stops:
+        with pytest.raises(CheckFailed, match="gradient's norm is nan"):
+            trainer.run()
+    else:
+        trainer.run()
+        assert trainer.seen == 4
+
+
 @pytest.mark.parametrize(("value", "blank"), [(-9.0, 1.0), (9.0, 1.0), (None, 0.0)])
 def test_hold_out_maps_of_one_shade_are_counted(pairs: str, tmp_path: Path, value: float | None, blank: float) -> None:
     told: list[Progress] = []

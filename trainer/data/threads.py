@@ -19,7 +19,7 @@ def map_ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], threads:
     Args:
         work: Called in other threads; what it raises is raised here.
         items: Taken from as results are asked for.
-        threads: ``None`` for one per core.
+        threads: ``None`` for one per CPU that may be used.
     """
     threads = threads or usable_cpus()
     waiting = deque[Future[_Result]]()

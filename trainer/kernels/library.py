@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -42,7 +41,7 @@ _ARGUMENTS = {
 TYPES: dict[torch.dtype, tuple[str, tuple[str, ...]]] = {torch.float32: ("", ()), torch.bfloat16: ("_bf16", ("-DBF16",))}
 
 Kernels = Mapping[torch.dtype, SimpleNamespace]
-"""The functions of ``_ARGUMENTS`` for tensors of each type."""
+"""The functions of ``_ARGUMENTS`` for tensors of each type; bfloat16's are missing where the compiler is too old for it."""
 
 
 @cache
@@ -61,7 +60,8 @@ def library() -> Kernels | None:
     try:
         return _load(_compiled(compiler))
     except (EdgesodError, OSError, subprocess.SubprocessError) as error:  # no compiler that works, or no place to write
-        log.warning("training without compiled kernels: %s", error)
+        said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().splitlines()
+        log.warning("training without compiled kernels: %s", "; ".join([str(error), *said[:1]]))
         return None
 
 
@@ -72,7 +72,14 @@ def _compiled(compiler: list[str]) -> Path:
     features = sorted(line for line in machine.splitlines() if line.startswith(("flags", "Features", "model", "CPU ")))
     sources = sorted(_FOLDER.glob("*.c"))
     texts = [path.read_bytes() for path in (*sources, _FOLDER / "lanes.h")]
-    made_of = (*texts, version, " ".join((*compiler[1:], *_FLAGS)).encode(), str(_TORCH).encode(), "\n".join(features).encode())
+    made_of = (
+        *texts,
+        version,
+        " ".join((*compiler[1:], *_FLAGS)).encode(),
+        str(_TORCH).encode(),
+        "\n".join(features).encode(),
+        repr(TYPES).encode(),
+    )
     name = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
     target = assets.cache() / "kernels" / f"{name}.so"
     if not target.exists():
@@ -85,9 +92,16 @@ def _compiled(compiler: list[str]) -> Path:
 def _compile(compiler: list[str], sources: list[Path], target: Path) -> None:
     with TemporaryDirectory() as folder:
         objects = []
-        for source, (suffix, flags) in product(sources, TYPES.values()):
-            objects.append(Path(folder) / f"{source.stem}{suffix}.o")
-            _run(*compiler, *_FLAGS, *flags, "-c", source, "-o", objects[-1])
+        for suffix, flags in TYPES.values():
+            made = [Path(folder) / f"{source.stem}{suffix}.o" for source in sources]
+            try:
+                for source, compiled in zip(sources, made, strict=True):
+                    _run(*compiler, *_FLAGS, *flags, "-c", source, "-o", compiled)
+            except subprocess.CalledProcessError:
+                if not flags:
+                    raise
+                continue  # GCC before 9 cannot convert a vector's type, which bfloat16 takes: there it is left to torch
+            objects += made
         # without -fopenmp, so that the threads are torch's own: two teams would fight for the cores
         _run(*compiler, "-shared", *objects, "-o", target, f"-L{_TORCH}", "-Wl,--no-as-needed", "-ltorch_cpu")
 
@@ -98,9 +112,10 @@ def _run(*command: str | Path) -> None:
 
 def _load(path: Path) -> Kernels:
     loaded = ctypes.CDLL(str(path))
-    kernels = {kind: SimpleNamespace() for kind in TYPES}
-    for (kind, (suffix, _)), (name, arguments) in product(TYPES.items(), _ARGUMENTS.items()):
-        function = getattr(loaded, name + suffix)
-        function.argtypes = arguments
-        setattr(kernels[kind], name, function)
+    kernels = {}
+    for kind, (suffix, _) in TYPES.items():
+        if all(hasattr(loaded, name + suffix) for name in _ARGUMENTS):
+            kernels[kind] = SimpleNamespace(**{name: getattr(loaded, name + suffix) for name in _ARGUMENTS})
+            for name, arguments in _ARGUMENTS.items():
+                getattr(loaded, name + suffix).argtypes = arguments
     return kernels

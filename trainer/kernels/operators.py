@@ -28,7 +28,8 @@ def conv_norm_relu(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, residual: T
     That is what it is: the normalisation takes every constant away again. Torch adds up the rounding errors in its place.
     """
     made = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    if _kernels_for(x, conv.out_channels, kind=made) is None or not _learns(norm, conv.out_channels) or conv.bias is None:
+    has_kernel = _kernels_for(x) is not None and made in (library() or ()) and conv.out_channels % _LANES == 0
+    if not has_kernel or not _learns(norm, conv.out_channels) or conv.bias is None:
         return norm_relu(norm, conv(x), residual)
     y = F.conv2d(x, conv.weight, conv.bias.detach(), conv.stride, conv.padding, conv.dilation, conv.groups)
     return _norm_relu(norm, y, residual, conv.bias)
@@ -86,15 +87,14 @@ def _pack(gradient: Tensor | None) -> Tensor | None:
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
-def _kernels_for(x: Tensor, *channels: int, kind: torch.dtype | None = None) -> SimpleNamespace | None:
-    """Return the kernels for tensors like ``x``, of the type ``kind`` where what they get is another's; ``None`` for torch's."""
+def _kernels_for(x: Tensor, *channels: int) -> SimpleNamespace | None:
+    """Return the kernels for tensors like this and as many channels; ``None`` where torch's own operators have to do it."""
     if torch.jit.is_tracing() or not torch.is_grad_enabled() or x.device.type != "cpu":
         return None
-    kind = kind or x.dtype
-    if kind not in TYPES or x.dtype not in TYPES or x.numel() == 0 or any(count % _LANES for count in channels):
+    if x.dtype not in TYPES or x.numel() == 0 or any(count % _LANES for count in channels):
         return None
     kernels = library() if x.is_contiguous(memory_format=torch.channels_last) else None
-    return None if kernels is None else kernels[kind]
+    return None if kernels is None else kernels.get(x.dtype)
 
 
 def _learns(norm: nn.BatchNorm2d, channels: int) -> bool:

@@ -124,7 +124,7 @@ class Learner:
             seen: Images seen before this step.
 
         Raises:
-            CheckFailed: A loss is not finite, or the gradient is not; the weights are as they were.
+            CheckFailed: A loss is not finite, or the gradient is not; the parameters are as they were.
         """
         set_learning_rate(self.optimizer.param_groups, rate)
         self.model.train()
@@ -140,18 +140,18 @@ class Learner:
                 self.fabric.backward(loss.total / len(batches))
             losses.append(loss)
         norm = self._clip()
-        # a loss scale is found by trying: where fp16's gradients overflow, the scaler leaves the step out and lowers it
-        if not torch.isfinite(norm) and not self.fabric.strategy.precision.state_dict():
-            raise _not_finite(
-                f"the gradient's norm is {float(norm)}", seen, [stem for _, _, stems in batches for stem in stems]
-            )
+        # fp16's scale is found by trying: where gradients overflow, the scaler leaves the step out and halves it
+        if not torch.isfinite(norm) and self.fabric.strategy.precision.state_dict().get("scale", 0.0) < 1:
+            of_all = f", of all {self.fabric.world_size} processes' batches," if self.fabric.world_size > 1 else ""
+            stems = [stem for _, _, stems in batches for stem in stems]
+            raise _not_finite(f"the gradient's norm{of_all} is {float(norm)}", seen, stems)
         self.stepper.step()
         images_per_step = sum(len(stems) for _, _, stems in batches) * self.fabric.world_size
         self.ema.update(self.module, seen // images_per_step)
         return LossParts.mean(losses)
 
     def _clip(self) -> Tensor:
-        """Scale a gradient that is longer than the recipe allows down to that; return the norm it had."""
+        """Scale a gradient that is longer than the recipe allows down to that; return the norm it had, or any that is not finite."""
         longest = self.recipe.clip_norm
         if longest is None:
             return nn.utils.get_total_norm([one.grad for one in self.module.parameters() if one.grad is not None])

@@ -55,7 +55,8 @@ def overfit_one_batch(
         on_progress: Called after every step with its number and the share of the first loss that is left.
 
     Raises:
-        CheckFailed: The loss is still above :data:`BOUND` of its first value after :data:`MAX_STEPS` steps, or not finite.
+        CheckFailed: The loss is still above :data:`BOUND` of its first value after :data:`MAX_STEPS` steps, or it or its
+            gradient is not finite.
     """
     learner = Learner(recipe, make_fabric(recipe.precision))
     if backbone is not None:
