@@ -127,6 +127,11 @@ def _make(options: argparse.Namespace, pairs: EvaluationSet, work: Path) -> tupl
     name, source, record = _source(options, work)
     recipe = network_recipe(name, "fp32")
     trained_on, held = hold_out(pairs.stems)
+    if record is not None and (of := record.get("data")) and of["pairs"] != len(pairs):
+        raise CheckFailed(
+            f"{options.checkpoint} was trained on a set of {of['pairs']} pairs, and --data has {len(pairs)}",
+            hint="give the very set: its hold-out is what was not trained on",
+        )
     sets = {"hold-out": (pairs, held)}
     if options.sod is not None:
         sod = EvaluationSet(options.sod)

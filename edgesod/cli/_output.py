@@ -126,8 +126,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Update]:
-    """Show a bar with the time left on stderr; yields what moves it. Where stderr is no terminal, a line a minute says as much."""
+def progress(what: str, *, is_shown: bool = True) -> Iterator[Update]:
+    """Show a bar with the time left on stderr; yields what moves it. Where stderr is no terminal, a line a minute says as much.
+
+    ``is_shown`` is for processes of which another shows it.
+    """
+    if not is_shown:
+        yield lambda *_: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

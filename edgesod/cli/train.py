@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,10 @@ def command(
         Path | None,
         typer.Option(help="ImageNet weights: torchvision's ResNet-34 for basnet, Caffe's ResNet-50 for the PoolNets."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE: change the recipe, such as batch=2, precision=fp16 or augmentation.flip=0."),
+    ] = None,
     overfit_one_batch: Annotated[
         bool,
         typer.Option("--overfit-one-batch", help="Only check that the network can learn one batch by heart; writes nothing."),
@@ -63,14 +68,14 @@ def command(
 
         from trainer.training.checkpoint import checkpoints
         from trainer.training.loop import Trainer
-        from trainer.training.recipe import load_recipe
+        from trainer.training.recipe import load_recipe, with_settings
     except ImportError as error:
         raise BackendError(
             f"training needs torch ({error})", hint="pip install torch '.[train]', in a clone of edgesod"
         ) from error
     plan = load_recipe(recipe)
-    if model is not None:
-        plan = plan.model_copy(update={"network": model})
+    if model is not None or settings:
+        plan = with_settings(plan, [*([f"network={model}"] if model is not None else []), *(settings or [])])
     torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cpus()))
     if overfit_one_batch:
         if start_from is not None:
@@ -86,7 +91,7 @@ def command(
     has_begun = bool(checkpoints(out))
     if has_begun and not resume:
         raise UsageError(f"{out} holds a run already", hint="--resume to go on with it, or another --out")
-    with _output.progress(f"train {plan.network}") as update:
+    with _output.progress(f"train {plan.network}", is_shown=os.environ.get("RANK", "0") == "0") as update:  # torchrun's first
 
         def show(progress: Progress) -> None:
             update(progress.seen, progress.images, f"{progress.images_per_s:.1f} images/s, loss {progress.loss:.3f}")
@@ -95,7 +100,9 @@ def command(
 
         trainer = Trainer(plan, data, out, start_from=start_from, backbone=backbone, workers=workers, on_progress=show)
         if trainer.is_first:
-            _note_start(trainer.seen, trainer.learner.has_frozen_norm, backbone if not has_begun else None)
+            if resume and not has_begun:
+                _output.note(f"there is no run in {out} to go on with: a new one begins")
+            _note_start(plan, trainer.seen, trainer.learner.has_frozen_norm, backbone if not has_begun else None)
         trainer.run()
     if trainer.is_first:
         _output.result(str(checkpoints(out)[-1]))
@@ -105,13 +112,20 @@ def command(
         raise KeyboardInterrupt
 
 
-def _note_start(seen: int, has_frozen_norm: bool, backbone: Path | None) -> None:
+def _note_start(plan: TrainingRecipe, seen: int, has_frozen_norm: bool, backbone: Path | None) -> None:
+    sizes = ", ".join(f"{stage.images:,} images at {stage.size}×{stage.size} ({stage.lr:g})" for stage in plan.stages)
+    _output.note(f"{plan.network} by {plan.optimizer}, rate in brackets: {sizes}")
     if seen:
         _output.note(f"going on after {seen} images")
     if has_frozen_norm:
         _output.note("batch normalisation is frozen as the backbone's file has it")
     elif backbone is not None:
         _output.note("batch normalisation learns on, as this network's authors have it")
+    if not has_frozen_norm and any(stage.batch == 1 for stage in plan.stages):
+        _output.note(
+            "batch normalisation learns from single pictures: maps may turn black. Give --backbone, with which the PoolNets' is "
+            "frozen, or a larger batch (--set batch=4); see 'Black pictures' in docs/training.md"
+        )
 
 
 def _note_scores(progress: Progress, scores: dict[str, float]) -> None:

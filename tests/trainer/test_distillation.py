@@ -106,7 +106,7 @@ def test_a_run_that_goes_on_says_that_its_teacher_is_another(
 ) -> None:
     recipe = tiny_recipe(network="tiny", loss=LOSS, teacher={"network": "tiny", "weights": str(tiny)})
     fabric = make_fabric("fp32")
-    Learner(recipe, fabric).save(tmp_path, 4)
+    Learner(recipe, fabric).save(tmp_path, 4, {})
     Learner(recipe, fabric).load(checkpoints(tmp_path)[-1])
     assert not caplog.messages
     save_file({key: -value for key, value in load_file(tiny).items()}, tiny)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgesod.errors import BackendError, CheckFailed, InputError, UsageError
+from tests.helpers.pairs import write_pairs
 from tests.helpers.training import TINY, TinyNet, last_weights, tiny_recipe
 from trainer.losses.terms import TERMS
 from trainer.networks import registry
@@ -187,6 +189,27 @@ def test_a_run_that_goes_on_says_what_its_recipe_changes(pairs: str, tmp_path: P
     assert "another recipe" not in caplog.text
     Trainer(tiny_recipe(8, seed=1), [pairs], tmp_path, workers=0)
     assert caplog.messages[-1].endswith("was trained by another recipe; from here on this one's counts: stages, seed")
+
+
+def test_a_run_that_goes_on_says_that_set_or_processes_are_others(
+    pairs: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, other = tmp_path / "run", write_pairs(tmp_path / "other", 23)
+    Trainer(tiny_recipe(4), [pairs], run, workers=0).run()
+    record_file = checkpoints(run)[-1] / "record.json"
+    record = json.loads(record_file.read_text())
+    stems = "\n".join(sorted(path.stem for path in (Path(pairs) / "images").iterdir()))
+    assert record["data"] == {"pairs": 40, "sha256": hashlib.sha256(stems.encode()).hexdigest()}
+    assert record["processes"] == 1
+    Trainer(tiny_recipe(4), [str(other)], run, workers=0)
+    assert "was trained on other pictures (40 pairs, here are 23)" in caplog.messages[-1]
+    record_file.write_text(json.dumps(record | {"processes": 2}))
+    Trainer(tiny_recipe(4), [pairs], run, workers=0)
+    assert caplog.messages[-1].endswith("was trained by 2 processes: with 1 pictures come in another order")
+    caplog.clear()
+    record_file.write_text(json.dumps({key: value for key, value in record.items() if key not in ("data", "processes")}))
+    Trainer(tiny_recipe(4), [pairs], run, workers=0)
+    assert caplog.messages == [], "what a checkpoint does not say is not held against it"
 
 
 def test_a_checkpoint_is_written_after_the_validation_that_falls_on_it(pairs: str, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from edgesod.errors import CheckFailed, UsageError
 from tests.helpers.training import TINY, TinyNet
 from trainer.networks import registry
 from trainer.training import overfit
-from trainer.training.recipe import RECIPES, load_recipe
+from trainer.training.devices import make_fabric
+from trainer.training.learner import Learner
+from trainer.training.recipe import RECIPES, load_recipe, with_settings
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +69,63 @@ def test_frozen_normalisation_and_blank_maps_are_told(
     said = capsys.readouterr()
     assert "going on after 8 images" in said.err
     assert "batch normalisation is frozen" in said.err
+
+
+def test_single_pictures_without_a_backbone_are_warned_of(
+    pairs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "a", settings=["batch=1", "images=2"], workers=0)
+    said = capsys.readouterr().err
+    assert "learns from single pictures" in said
+    assert "tiny by adamw, rate in brackets: 2 images at 32×32 (0.05)" in said
+    train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "b", settings=["batch=2", "images=2"], workers=0)
+    assert "learns from single pictures" not in capsys.readouterr().err
+
+
+def test_going_on_with_nothing_is_said(pairs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "rnu", resume=True, workers=0)
+    assert "there is no run in" in capsys.readouterr().err
+    train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "rnu", resume=True, workers=0)
+    assert "there is no run in" not in capsys.readouterr().err
+
+
+def test_settings_change_a_recipe() -> None:
+    recipe = with_settings(
+        load_recipe("fast"),
+        ["batch=2", "lr_end = 1e-3", "precision=fp16", "augmentation.flip=0", 'network="u2net"', "loss.ssim=0.5", "seed=7"],
+    )
+    assert [(stage.batch, stage.lr_end) for stage in recipe.stages] == [(2, 1e-3)] * 3
+    assert [stage.size for stage in recipe.stages] == [128, 192, 320]
+    assert (recipe.precision, recipe.network, recipe.seed) == ("fp16", "u2net", 7)
+    assert recipe.augmentation == load_recipe("fast").augmentation.model_copy(update={"flip": 0.0})
+    assert recipe.loss == {"bce": 1.0, "iou": 1.0, "ssim": 0.5}
+    assert with_settings(load_recipe("basnet"), []) == load_recipe("basnet")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("batch", "takes KEY=VALUE"),
+        ("bach=2", "the keys are network, stages"),
+        ("batch=0", "batch"),
+        ("optimizer=adamm", "optimizer"),
+        ("augmentation.flop=1", "flop"),
+        ("size.x=1", "size"),
+        ("seed.x=1", "seed"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(setting: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        with_settings(load_recipe("fast"), [setting])
+
+
+@pytest.mark.parametrize(("recipe", "divisor"), [("u2net", "max"), ("basnet", "max"), ("poolnet", "1"), ("fast", "255")])
+def test_pictures_are_divided_as_the_recipe_says(recipe: str, divisor: str) -> None:
+    plan = load_recipe(recipe)
+    assert Learner(plan, make_fabric("fp32")).about.preprocessing.divide_by == divisor
+    if divisor == "max":
+        changed = with_settings(plan, ["divide_by=255"])
+        assert Learner(changed, make_fabric("fp32")).about.preprocessing.divide_by == "255"
 
 
 def test_black_pictures_are_in_the_manual() -> None:

@@ -1,9 +1,9 @@
 """Checkpoints that are whole or not there: safetensors plus a JSON record, in a folder renamed into place.
 
 A run folder holds ``checkpoint-<images seen>/`` with ``model.safetensors``, ``ema.safetensors``, ``optimizer.safetensors``
-and ``record.json``. A folder is written under a temporary name, flushed to disk and renamed, so a process killed at any
-moment leaves the one before it intact; leftovers are cleared at the next start. The two weight files say in their header
-which network they belong to and what it was fed (:func:`trainer.networks.weights_metadata`).
+and ``record.json``, and ``best/`` (:func:`keep_best`). A folder is written under a temporary name, flushed to disk and renamed, so
+a process killed at any moment leaves the one before it intact; leftovers are cleared at the next start. The two weight files say
+in their header which network they belong to and what it was fed (:func:`trainer.networks.weights_metadata`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgesod.errors import InputError, OutputError
-from edgesod.files import read_json
+from edgesod.files import read_json, replacing_folder
 from trainer.networks import WeightsMetadata
 
 from .ema import Ema
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _KEEP = 2
+BEST = "best"
+"""Folder of the averaged weights that the hold-out liked most."""
 
 
 def save_checkpoint(
@@ -71,6 +73,33 @@ def save_checkpoint(
     for old in checkpoints(run)[:-_KEEP]:
         _remove(old)
     return final
+
+
+def keep_best(run: Path, ema: nn.Module, record: dict[str, Any], about: WeightsMetadata) -> None:
+    """Keep averaged weights in ``best/`` of a run when none of the same picture size had a lower MAE on the hold-out.
+
+    Args:
+        run: The run's folder.
+        ema: The network that was scored.
+        record: ``images_seen``, ``size`` and the hold-out's ``scores``; written beside the weights.
+        about: For the weights' header.
+
+    Raises:
+        OutputError: The disk is full, or the place cannot be written; what was the best is intact.
+    """
+    best = run / BEST
+    if (best / "record.json").is_file():
+        before = read_json(best / "record.json")
+        if before["size"] == record["size"] and before["scores"]["mae"] <= record["scores"]["mae"]:
+            return
+    try:
+        with replacing_folder(best) as folder:
+            save_file(_plain(ema.state_dict()), folder / "ema.safetensors", about.to_strings())
+            (folder / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    except SafetensorError as error:
+        raise OutputError(
+            f"cannot write {best}: {error}", hint="make room, then --resume; the last checkpoint is intact"
+        ) from error
 
 
 def read_record(folder: Path) -> dict[str, Any]:

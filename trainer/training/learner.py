@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -46,7 +46,8 @@ class Learner:
     def __init__(self, recipe: TrainingRecipe, fabric: Fabric) -> None:
         self.recipe, self.fabric = recipe, fabric
         config = networks.config(recipe.network)
-        preprocessing = config.preprocessing.model_copy(update={"resize": recipe.resize})
+        changes = {"resize": recipe.resize} | ({"divide_by": recipe.divide_by} if recipe.divide_by is not None else {})
+        preprocessing = config.preprocessing.model_copy(update=changes)
         self.about = networks.WeightsMetadata(recipe.network, preprocessing)
         self.loss_of = DeepSupervision(recipe.loss, recipe.output_weights, config.outputs)
         _require_sizes(recipe)
@@ -98,9 +99,10 @@ class Learner:
         seen: int = record["images_seen"]
         return seen
 
-    def save(self, run: Path, seen: int) -> None:
-        """Write a checkpoint into a run's folder; see :func:`save_checkpoint`."""
+    def save(self, run: Path, seen: int, about: Mapping[str, Any]) -> None:
+        """Write a checkpoint into a run's folder, ``about`` the run in its record; see :func:`save_checkpoint`."""
         record = {
+            **about,
             "recipe": self.recipe.model_dump(mode="json"),
             "torch": torch.__version__,
             "teacher": self.teacher.about if self.teacher is not None else None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -16,14 +18,13 @@ import torch
 
 from edgesod.evaluation.pairs import EvaluationSet
 from trainer.data.split import hold_out
-from trainer.losses import LossParts
 
 from .batches import batches_of
-from .checkpoint import checkpoints, clear_leftovers, read_record
+from .checkpoint import checkpoints, clear_leftovers, keep_best, read_record
 from .devices import make_fabric
 from .learner import Learner, require_size
 from .log import RunLog
-from .recipe import TrainingRecipe
+from .recipe import Stage, TrainingRecipe
 from .schedule import learning_rate
 from .validation import validate
 
@@ -87,10 +88,12 @@ class Trainer:
         self.source = EvaluationSet(*data)
         self.stems, held = hold_out(self.source.stems)
         self.held = held[:: max(1, len(held) // recipe.validate_images)]
-        self.seen = 0
+        digest = hashlib.sha256("\n".join(sorted(self.source.stems)).encode()).hexdigest()
+        self.seen, self._owes_validation = 0, False
         self._wants_to_stop = self.is_interrupted = False
         self.fabric = make_fabric(recipe.precision)
         self.is_first = self.fabric.is_global_zero
+        self._about = {"data": {"pairs": len(self.source), "sha256": digest}, "processes": self.fabric.world_size}
         self.learner = Learner(recipe, self.fabric)
         if (rescale := recipe.augmentation.rescale) is not None:
             require_size(recipe.network, rescale, recipe.stages[0].batch, "rescale")  # the hold-out is scored at it
@@ -98,6 +101,7 @@ class Trainer:
         if whole:
             self.seen = self.learner.load(whole[-1])
             self._tell_changes(whole[-1])
+            self._owes_validation = read_record(whole[-1]).get("owes_validation", False)
         else:
             if start_from is not None and start_from.is_dir():
                 self.learner.load(start_from)
@@ -113,6 +117,9 @@ class Trainer:
         try:
             with ExitStack() as stack:
                 self._log = self._open_run(stack)
+                if self._owes_validation:
+                    self._validate(self.recipe.stage_at(self.seen - 1)[0])
+                    self._agree_on_stopping()
                 while self.seen < self.recipe.images and not self.is_interrupted:
                     self._run_stage()
                 self._save()
@@ -144,25 +151,46 @@ class Trainer:
                     self._log.step(self.seen, loss, rate, speed)
                 # before saving: a run killed in between goes on from the checkpoint and would never validate here
                 if _crossed(before, self.seen, self.recipe.validate_every) or self.seen >= self.recipe.images:
-                    self._validate(self.recipe.validation_size(stage), speed, loss)
+                    self._validate(stage, speed, float(loss.total))
                 if _crossed(before, self.seen, self.recipe.checkpoint_every):
                     self._save()
                 self._agree_on_stopping()
                 if self.is_interrupted or self.seen >= end:
                     return
 
-    def _validate(self, size: int, speed: float, loss: LossParts) -> None:
+    def _validate(self, stage: Stage, speed: float = 0.0, loss: float = math.nan) -> None:
+        """Score the hold-out, unless a signal comes; what is broken off is made up for when the run goes on."""
         if self._log is None:
             return
-        scores = validate(self.learner.ema.module, self.source, self.held, size, self.learner.about.preprocessing)
+        size, ema = self.recipe.validation_size(stage), self.learner.ema.module
+        how = self.learner.about.preprocessing
+        scores = validate(ema, self.source, self.held, size, how, lambda: self._wants_to_stop)
+        self._owes_validation = scores is None
+        if scores is None:
+            return
         self._log.scores(self.seen, size, scores)
-        self._tell(Progress(self.seen, self.recipe.images, speed, float(loss.total), scores))
+        keep_best(self.out, ema, {"images_seen": self.seen, "size": size, "scores": scores}, self.learner.about)
+        self._tell(Progress(self.seen, self.recipe.images, speed, loss, scores))
 
     def _tell_changes(self, folder: Path) -> None:
-        saved, ours = read_record(folder)["recipe"], self.recipe.model_dump(mode="json")
+        record = read_record(folder)
+        saved, ours = record["recipe"], self.recipe.model_dump(mode="json")
         changed = [name for name in ours if name in saved and saved[name] != ours[name]]
         if changed and self.is_first:
             log.warning("%s was trained by another recipe; from here on this one's counts: %s", folder, ", ".join(changed))
+        theirs = record.get("data", self._about["data"])
+        if theirs != self._about["data"] and self.is_first:
+            log.warning(
+                "%s was trained on other pictures (%s pairs, here are %s): it may have seen what is held out here",
+                *(folder, theirs["pairs"], len(self.source)),
+            )
+        if (processes := record.get("processes", self.fabric.world_size)) != self.fabric.world_size and self.is_first:
+            log.warning(
+                "%s was trained by %s processes: with %s pictures come in another order",
+                folder,
+                processes,
+                self.fabric.world_size,
+            )
 
     def _tell(self, progress: Progress) -> None:
         if self.is_first:
@@ -170,7 +198,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self.is_first:
-            self.learner.save(self.out, self.seen)
+            self.learner.save(self.out, self.seen, self._about | {"owes_validation": self._owes_validation})
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._wants_to_stop = True

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from edgesod.errors import InputError
+from edgesod.errors import InputError, UsageError
 from edgesod.files import read_toml
 from edgesod.processing.resize import ResizeMode
 from edgesod.recipe import problems
 from trainer.data.transforms import Augmentation
 from trainer.losses import TAUGHT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -81,6 +88,9 @@ class TrainingRecipe(_Strict):
     """Images between two checkpoints."""
     resize: ResizeMode = "halve-linear"
     """How pictures come to a stage's size, in training and ever after: ``linear`` is the authors' way."""
+    divide_by: Annotated[Literal["255", "max"] | None, BeforeValidator(lambda given: "255" if given == 255 else given)] = None
+    """What pixels are divided by, in training and ever after: ``max`` is each picture's largest value, as the authors of U²-Net and
+    BASNet have it; what the network's record says when left out."""
     augmentation: Augmentation = Augmentation()
 
     @model_validator(mode="after")
@@ -134,3 +144,40 @@ def load_recipe(name_or_path: str) -> TrainingRecipe:
         return TrainingRecipe.model_validate(read_toml(path))
     except ValidationError as error:
         raise InputError(f"{path} is not a training recipe: {problems(error)}") from error
+
+
+def with_settings(recipe: TrainingRecipe, settings: Sequence[str]) -> TrainingRecipe:
+    """Return a recipe with some of its values replaced.
+
+    Args:
+        recipe: What to start from.
+        settings: ``KEY=VALUE`` each, the value in TOML's notation, quotes optional. A key is a field, an entry of one of its
+            tables (``augmentation.flip=0``), or a field of its stages, which sets it in every stage (``batch=2``).
+
+    Raises:
+        UsageError: A key that there is none of, or a value that does not fit.
+    """
+    values = recipe.model_dump(mode="json", exclude_unset=True)
+    for setting in settings:
+        key, is_there, text = setting.partition("=")
+        name, _, entry = key.strip().partition(".")
+        if not is_there or name not in TrainingRecipe.model_fields.keys() | Stage.model_fields.keys():
+            known = ", ".join((*TrainingRecipe.model_fields, *Stage.model_fields))
+            raise UsageError(f"--set {setting}: it takes KEY=VALUE, and the keys are {known}", hint="--set batch=2")
+        if entry:
+            table = values.get(name)
+            values[name] = (table if isinstance(table, dict) else {}) | {entry: _value(text)}
+            continue
+        for target in [values] if name in TrainingRecipe.model_fields else values["stages"]:
+            target[name] = _value(text)
+    try:
+        return TrainingRecipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"--set {' --set '.join(settings)}: {problems(error)}") from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import torch
@@ -16,8 +16,17 @@ from trainer.data.loader import normalise_batch
 
 
 @torch.no_grad()
-def validate(model: nn.Module, source: EvaluationSet, stems: Sequence[str], size: int, how: Preprocessing) -> dict[str, float]:
+def validate(
+    model: nn.Module,
+    source: EvaluationSet,
+    stems: Sequence[str],
+    size: int,
+    how: Preprocessing,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
     """Return the scores of ``model`` (in evaluation mode) on ``stems``, maps brought back to each mask's own size.
+
+    ``None`` when ``should_stop``, asked before each picture, says so.
 
     Beside those of :class:`SodScorer` there is ``blank``, the share of maps that would become a mask of nothing, or of
     everything: black pictures, all pixels on one side of one half.
@@ -26,6 +35,8 @@ def validate(model: nn.Module, source: EvaluationSet, stems: Sequence[str], size
     scorer = SodScorer()
     blank = 0
     for stem in stems:
+        if should_stop():
+            return None
         image_BGR, mask = source.read(stem)
         small = cv2.cvtColor(resize_image(image_BGR, (size, size), how.resize), cv2.COLOR_BGR2RGB)
         pixels = torch.from_numpy(small).permute(2, 0, 1)[None].to(device)
