@@ -119,6 +119,15 @@ def test_settings_that_do_not_fit_are_refused(setting: str, said: str) -> None:
         with_settings(load_recipe("fast"), [setting])
 
 
+def test_a_stage_may_crop_less_than_the_others() -> None:
+    recipe = load_recipe("further")
+    crops = [recipe.augmentation_in(stage).min_crop for stage in recipe.stages]
+    assert crops == [0.6, 0.6, 0.8]
+    assert {recipe.augmentation_in(stage).brightness for stage in recipe.stages} == {0.35}
+    with pytest.raises(UsageError, match="two ways to crop"):
+        with_settings(load_recipe("u2net"), ["min_crop=0.9"])
+
+
 @pytest.mark.parametrize(("recipe", "divisor"), [("u2net", "max"), ("basnet", "max"), ("poolnet", "1"), ("fast", "255")])
 def test_pictures_are_divided_as_the_recipe_says(recipe: str, divisor: str) -> None:
     plan = load_recipe(recipe)

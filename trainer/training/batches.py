@@ -27,7 +27,7 @@ def batches_of(
 
     The batches of all processes together are those that one process would see at the batch size of all.
     """
-    dataset = TrainingSet(source, stems, stage.size, recipe.augmentation, recipe.seed, recipe.resize)
+    dataset = TrainingSet(source, stems, stage.size, recipe.augmentation_in(stage), recipe.seed, recipe.resize)
     order = ResumableOrder(len(stems), stage.batch, recipe.seed, seen, fabric.global_rank, fabric.world_size)
     for images, masks, names in load(dataset, order, workers):
         yield images.to(fabric.device), masks.to(fabric.device), names

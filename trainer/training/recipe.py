@@ -42,6 +42,8 @@ class Stage(_Strict):
     """Learning rate at the stage's start."""
     lr_end: float | None = Field(default=None, ge=0)
     """Learning rate at its end, reached along a cosine; constant when left out."""
+    min_crop: float | None = Field(default=None, gt=0, le=1)
+    """The augmentation's, for this stage alone: near the end pictures may be seen more as they will be when it counts, whole."""
 
 
 class TeacherRecipe(_Strict):
@@ -108,6 +110,8 @@ class TrainingRecipe(_Strict):
     @model_validator(mode="after")
     def _windows_fit(self) -> TrainingRecipe:
         for k, stage in enumerate(self.stages):
+            if self.augmentation.rescale is not None and stage.min_crop is not None:
+                raise ValueError(f"stage {k + 1} has a min_crop, and the recipe crops by rescale: these are two ways to crop")
             if self.augmentation.rescale is not None and stage.size > self.augmentation.rescale:
                 raise ValueError(
                     f"stage {k + 1} cuts {stage.size} pixels out of pictures rescaled to {self.augmentation.rescale}"
@@ -122,6 +126,12 @@ class TrainingRecipe(_Strict):
     def validation_size(self, stage: Stage) -> int:
         """Return the side, in pixels, of hold-out pictures: ``rescale``, where a stage sees windows cut out of such, else the stage's."""
         return self.augmentation.rescale or stage.size
+
+    def augmentation_in(self, stage: Stage) -> Augmentation:
+        """Return the augmentation, with the stage's own crop where it has one."""
+        return (
+            self.augmentation if stage.min_crop is None else self.augmentation.model_copy(update={"min_crop": stage.min_crop})
+        )
 
     def stage_at(self, seen: int) -> tuple[Stage, int]:
         """Return the stage that image number ``seen`` falls in and how many images into it that is."""
