@@ -1,15 +1,19 @@
-"""What scripts share: numbers on the command line, telling how far they are, writing tables into a document, and how they end."""
+"""What scripts share: how they begin and end, numbers on the command line, telling how far they are, writing tables into a document."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import edgesod
 from edgesod.errors import EdgesodError, InputError
 from edgesod.files import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def say(text: str) -> None:
@@ -42,8 +46,22 @@ def replace_between(path: Path, begin: str, end: str, lines: Sequence[str]) -> N
     say(f"wrote {path}")
 
 
+def warn_of_another_package() -> None:
+    """Say so where ``edgesod`` is not this checkout's: its shipped weights, tables and recipes may be others than those here."""
+    package = Path(edgesod.__file__).resolve().parent
+    if package != ROOT / "edgesod":
+        say(
+            f"warning: this script is of the checkout {ROOT}, but runs the edgesod installed in {package}, with the weights there"
+            f"\n  try: pip install -e {shlex.quote(f'{ROOT}[train]')}"
+        )
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script and end with what it returns; with an error's words, hint and exit code, or 130 after Ctrl-C, as ``edgesod`` does."""
+    """Run a script and end with what it returns; with an error's words, hint and exit code, or 130 after Ctrl-C, as ``edgesod`` does.
+
+    A package that is not this checkout's is warned of first.
+    """
+    warn_of_another_package()
     try:
         code = main()
     except EdgesodError as error:

@@ -68,7 +68,7 @@ def from_weights() -> Any:
     except ImportError as error:
         raise BackendError(
             f"the networks and their weights need torch, which is not installed ({error})",
-            hint="pip install torch '.[train]', in a clone of edgesod",
+            hint="pip install torch -e '.[train]', in a clone of edgesod",
         ) from error
 
 

@@ -11,7 +11,7 @@ from edgesod.cli import _options, _output
 
 NAME = "doctor"
 
-_OPTIONAL = (("torch", "training and your own weights", "pip install torch '.[train]', in a clone of edgesod"),)
+_OPTIONAL = (("torch", "training and your own weights", "pip install torch -e '.[train]', in a clone of edgesod"),)
 
 
 def command(as_json: _options.Json = False) -> None:

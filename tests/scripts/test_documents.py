@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -9,10 +13,12 @@ import pytest
 
 from edgesod.errors import InputError
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def documents(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import documents
 
     return documents
@@ -50,3 +56,31 @@ def test_a_script_ends_as_edgesod_does(documents: ModuleType, capsys: pytest.Cap
             documents.run(main)
         assert caught.value.code == code
     assert capsys.readouterr().err == "error: no such set\n  try: another\n"
+
+
+def test_a_package_of_elsewhere_is_warned_of(tmp_path: Path) -> None:
+    copy, checkout = tmp_path / "site" / "edgesod", tmp_path / "a clone"
+    copy.mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "files.py"):
+        shutil.copy(ROOT / "edgesod" / name, copy / name)
+    for name in ("scripts", "edgesod"):
+        (checkout / name).mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "documents.py", checkout / "scripts")
+    (checkout / "edgesod" / "__init__.py").write_text("")
+    (checkout / "scripts" / "script.py").write_text("from documents import run\nrun(lambda: print('done'))\n")
+
+    def stderr(script: Path, path: Path) -> str:
+        environment = os.environ | {"PYTHONPATH": str(path)}
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout == "done\n"
+        return done.stderr
+
+    said = stderr(checkout / "scripts" / "script.py", copy.parent)
+    assert said.splitlines() == [
+        f"warning: this script is of the checkout {checkout}, but runs the edgesod installed in {copy}, with the weights there",
+        f"  try: pip install -e '{checkout}[train]'",
+    ]
+    shutil.copytree(copy, checkout / "edgesod", dirs_exist_ok=True)
+    assert stderr(checkout / "scripts" / "script.py", checkout) == ""
+    (tmp_path / "link").symlink_to(checkout)
+    assert stderr(tmp_path / "link" / "scripts" / "script.py", checkout) == ""
