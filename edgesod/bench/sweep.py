@@ -14,7 +14,8 @@ from edgesod.runtime import Runtime
 from edgesod.timing import LatencySummary
 
 BATCH_NOTE = (
-    "batch 1: engines take one image at a time, so streams, engines side by side, are what trades latency for throughput"
+    "batch 1: edgesod runs every engine on one image at a time, also one built with --batch, so streams, engines side by side, "
+    "are what trades latency for throughput"
 )
 
 

@@ -58,7 +58,10 @@ Dla = Annotated[int | None, typer.Option("--dla", metavar="CORE", help="TensorRT
 Batch = Annotated[
     str,
     typer.Option(
-        "--batch", metavar="1:OPT:MAX", help="TensorRT: smallest, usual and largest batch; MAX alone stands for 1:MAX:MAX."
+        "--batch",
+        metavar="1:OPT:MAX",
+        help="TensorRT: smallest, usual and largest batch; MAX alone stands for 1:MAX:MAX. Larger ones than 1 are for other "
+        "programs: edgesod runs one image at a time.",
     ),
 ]
 FrameInput = Annotated[

@@ -39,8 +39,8 @@ class Done(NamedTuple):
 class Inference:
     """A thread for each source, and one that takes from them in turn and runs the network on one frame after another.
 
-    Several sources share the engine fairly: after a frame of one, the others are looked at first. Engines here take one
-    frame at a time, so there is no batch to fill.
+    Several sources share the engine fairly: after a frame of one, the others are looked at first. Engines are run on
+    one frame at a time, so there is no batch to fill.
 
     Args:
         sources: Open sources; closed by their threads.

@@ -64,7 +64,7 @@ def test_soak_sweep_and_page(tmp_path: Path, engine: Path, capsys: pytest.Captur
     assert len(value["soak"]["windows"]) >= 2
     points = value["sweep"]["points"]
     assert (points[0]["streams"], points[0]["threads"]) == (1, 1)
-    assert "batch 1" in value["sweep"]["note"]
+    assert all(said in value["sweep"]["note"] for said in ("batch 1", "--batch"))
     text = (tmp_path / "bench.html").read_text(encoding="utf-8")
     assert "Soak: speed" in text
     assert "Throughput against latency" in text
