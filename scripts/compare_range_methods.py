@@ -5,7 +5,7 @@
 A method is chosen by this table, so it is made on the hold-out; SOD is for scripts/int8_drift.py, which measures what was chosen.
 Both INT8 schemes are compared: the CPUs' in OpenVINO and ONNX Runtime, TensorRT's in ONNX Runtime, which computes the file as
 TensorRT will read it. Each row is kept in ``OUT/results.json`` once it is measured, so that a second start does what is left,
-or everything where other files would be written now; then the table in ``docs/calibration.md`` is written from it.
+or everything where other files would be written now; then the model's table in ``docs/calibration.md`` is written from it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
-from documents import at_least_one, replace_between, run, say
-from int8_drift import DOCUMENT, RUNS, Pictures, int8_runtime, open_runtime, quantised_by, score, write_int8
+from documents import around, at_least_one, replace_between, run, say
+from int8_drift import DOCUMENT, RUNS, Pictures, int8_runtime, measured_of, open_runtime, quantised_by, score, write_int8
 
 from edgesod import assets, zoo
 from edgesod.calibration import calibrate
@@ -25,7 +25,8 @@ from edgesod.calibration.table import check_table, read_table
 from edgesod.files import read_json, sha256_of, write_atomically
 from edgesod.recipe import RangeMethod, Recipe, recipe_for
 
-BEGIN, END = "<!-- range methods: written by scripts/compare_range_methods.py -->", "<!-- end of range methods -->"
+BEGIN, END = "<!-- range methods of {}: written by scripts/compare_range_methods.py -->", "<!-- end of range methods of {} -->"
+"""Around the table of a model."""
 
 
 def main() -> None:
@@ -43,6 +44,8 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe, onnx = recipe_for(options.model, "int8"), zoo.shipped(options.model).onnx
+    marks = BEGIN.format(options.model), END.format(options.model)
+    around(options.document, *marks)
     table_file = options.out / "table.json" if options.calib else assets.tables() / f"{recipe.stem}.json"
     if options.calib and not table_file.is_file():
         say(f"calibrating on {options.calib_images} images")
@@ -77,7 +80,7 @@ def main() -> None:
         with int8_runtime(onnx, quantised, table_file, scheme, backend, options.threads) as runtime:
             done["rows"][f"{method} {scheme} {backend}"] = score(runtime, pictures)
         write_atomically(options.out / "results.json", json.dumps(done, indent=1).encode())
-    write_document(options.document, done)
+    replace_between(options.document, *marks, table_of(done, measured_of(options.model, None)))
 
 
 def read_results(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
@@ -96,12 +99,12 @@ def written_now(onnx: Path, recipe: Recipe, table_file: Path) -> dict[str, str]:
     return found
 
 
-def write_document(path: Path, done: dict[str, Any]) -> None:
-    """Put the table between the marks of a document."""
+def table_of(done: dict[str, Any], measured: str) -> list[str]:
+    """Return the table in Markdown, with the words on whose it is."""
     what, fp32 = done["what"], done["fp32"]
     headings = [f"{scheme} scheme, {backend}" for scheme, backend in RUNS]
     lines = [
-        f"{what['calibration']} calibration images, {what['scored']} of {what['of']} images of {what['set']} "
+        f"{measured}; {what['calibration']} calibration images, {what['scored']} of {what['of']} images of {what['set']} "
         f"(FP32: max-F {fp32['max_f']:.4f}, MAE {fp32['mae']:.4f}). "
         "Each cell: mean distance of the maps to FP32's · change of max-F · change of MAE.",
         "",
@@ -116,7 +119,7 @@ def write_document(path: Path, done: dict[str, Any]) -> None:
                 f"{row['map_mae']:.4f} · {row['max_f'] - fp32['max_f']:+.4f} · {row['mae'] - fp32['mae']:+.4f}" if row else "–"
             )
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    replace_between(path, BEGIN, END, lines)
+    return lines
 
 
 if __name__ == "__main__":

@@ -32,6 +32,18 @@ def replace_between(path: Path, begin: str, end: str, lines: Sequence[str]) -> N
     """Put lines between two marks of a document, which is made where there is none.
 
     Raises:
+        InputError: As :func:`around`.
+    """
+    before, after = around(path, begin, end)
+    body = "\n".join(lines)
+    write_atomically(path, f"{before}{begin}\n\n{body}\n\n{end}{after}".encode())
+    say(f"wrote {path}")
+
+
+def around(path: Path, begin: str, end: str) -> tuple[str, str]:
+    """Return what stands before and behind two marks of a document; a script asks before it measures whether there is a place.
+
+    Raises:
         InputError: It lacks one of the marks: what stands behind them would be lost.
     """
     text = path.read_text(encoding="utf-8") if path.is_file() else f"{begin}\n{end}\n"
@@ -41,9 +53,7 @@ def replace_between(path: Path, begin: str, end: str, lines: Sequence[str]) -> N
         raise InputError(
             f"{path} has no place for the table", hint=f"put {begin} and {end} on lines of their own, one after the other"
         )
-    body = "\n".join(lines)
-    write_atomically(path, f"{before}{begin}\n\n{body}\n\n{end}{after}".encode())
-    say(f"wrote {path}")
+    return before, after
 
 
 def warn_of_another_package() -> None:

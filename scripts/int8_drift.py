@@ -5,7 +5,8 @@
 
 Two files are written, as ``edgesod build --int8`` writes them: unsigned for CPUs, run in OpenVINO and ONNX Runtime; and symmetric
 signed as TensorRT will read it, run in ONNX Runtime, which computes what is written. One JSON object goes to stdout, the table
-to the document when a whole set was scored; the exit code is 1 where a drift is beyond its bound.
+to the document when a whole set was scored, each model's to a place of its own; the exit code is 1 where a drift is beyond its
+bound.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from documents import at_least_one, replace_between, run, say
+from documents import around, at_least_one, replace_between, run, say
 
 from edgesod import assets, zoo
 from edgesod.builder.job import FP32, Job
 from edgesod.calibration.schemes import Scheme
 from edgesod.calibration.table import check_table, read_table
 from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
+from edgesod.files import sha256_of
 from edgesod.recipe import Precision, Recipe, load_recipe, recipe_for
 from edgesod.runtime import Runtime, open_session
 from trainer.data.split import hold_out as held_out
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "calibration.md"
-BEGIN, END = "<!-- drift: written by scripts/int8_drift.py -->", "<!-- end of drift -->"
+BEGIN, END = "<!-- drift of {}: written by scripts/int8_drift.py -->", "<!-- end of drift of {} -->"
+"""Around the table of a model."""
 RUNS: tuple[tuple[Scheme, str], ...] = (("cpu", "openvino"), ("cpu", "onnxruntime"), ("tensorrt", "onnxruntime"))
 BOUNDS: dict[Scheme, dict[str, float]] = {
     "cpu": {"max_f": 0.005, "mae": 0.002},
@@ -64,10 +67,18 @@ def main() -> int:
     parser.add_argument("--recipe", type=Path, help="INT8 recipe; the shipped one by default")
     parser.add_argument("--float-nodes", nargs="*", help="layers to leave in float, in place of the recipe's")
     parser.add_argument("--threads", type=at_least_one)
-    parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the table is written once a whole set is scored")
+    parser.add_argument(
+        "--document",
+        type=Path,
+        help="where the table is written once a whole set is scored; docs/calibration.md by default, where all that is measured is "
+        "shipped",
+    )
     options = parser.parse_args()
+    is_shipped = all(own is None for own in (options.onnx, options.table, options.recipe, options.float_nodes))
 
     recipe = load_recipe(options.recipe) if options.recipe else recipe_for(options.model, "int8")
+    marks = BEGIN.format(recipe.model), END.format(recipe.model)
+    document = options.document or (DOCUMENT if is_shipped else None)
     onnx = options.onnx or zoo.shipped(options.model).onnx
     if options.float_nodes is not None:
         recipe = quantised_by(recipe, float_nodes=tuple(options.float_nodes))
@@ -75,6 +86,10 @@ def main() -> int:
     table = read_table(table_file)
     check_table(table, onnx, recipe)
     pictures = Pictures(options.data, options.score_images, hold_out=options.hold_out)
+    if len(pictures.stems) != pictures.of or options.hold_out:
+        document = None
+    if document is not None:
+        around(document, *marks)
     say(f"FP32 on {len(pictures.stems)} pictures")
     with open_runtime(onnx, recipe, "fp32", "onnxruntime", options.threads) as runtime:
         fp32 = score(runtime, pictures)
@@ -82,6 +97,7 @@ def main() -> int:
         "set": pictures.name,
         "scored": len(pictures.stems),
         "of": pictures.of,
+        "measured": measured_of(recipe.model, options.onnx),
         "onnx": table.onnx_sha256,
         "calibration_images": table.num_images,
         "method": recipe.quantisation.method,
@@ -101,9 +117,16 @@ def main() -> int:
     lines = table_of(found)
     say("\n".join(lines))
     print(json.dumps(found, indent=1))
-    if found["scored"] == found["of"] and not options.hold_out:
-        replace_between(options.document, BEGIN, END, lines)
+    if document is not None:
+        replace_between(document, *marks, lines)
     return 0 if all(row["holds"] for row in found["int8"]) else 1
+
+
+def measured_of(model: str, onnx: Path | None) -> str:
+    """Return which network and which weights are measured, as a table says it: a shipped model's, or those of an ONNX file."""
+    if onnx is not None:
+        return f"ONNX `{sha256_of(onnx)[:12]}` ({model})"
+    return f"Weights `{sha256_of(zoo.shipped(model).weights)[:12]}` ({model})"
 
 
 def open_runtime(onnx: Path, recipe: Recipe, precision: Precision, backend: str, threads: int | None) -> Runtime:
@@ -159,7 +182,7 @@ def table_of(found: dict[str, Any]) -> list[str]:
     """Return the table in Markdown."""
     kept = f", {len(found['float_nodes'])} patterns of layers left in float" if found["float_nodes"] else ""
     lines = [
-        f"{found['scored']} of {found['of']} images of {found['set']}, `{found['method']}` ranges of "
+        f"{found['measured']}; {found['scored']} of {found['of']} images of {found['set']}, `{found['method']}` ranges of "
         f"{found['calibration_images']} images{kept}.",
         "",
         "| | max-F | MAE | drift of max-F | drift of MAE | maps differ by | ms, median |",

@@ -12,10 +12,13 @@ import onnxruntime
 import pytest
 import torch
 
+from edgesod import zoo
 from edgesod.calibration import calibrate
 from edgesod.calibration.qdq import write_qdq
+from edgesod.errors import InputError
 from edgesod.evaluation import EvaluationSet, SodScorer
 from edgesod.export.torch_export import export_onnx
+from edgesod.files import sha256_of
 from edgesod.manifest import this_device
 from edgesod.processing.preprocess import preprocess
 from edgesod.processing.resize import resize_map
@@ -95,7 +98,42 @@ def test_every_run_is_scored_and_held_against_its_bounds(
             assert row[f"{key}_drift"] == pytest.approx(abs(int8[key] - fp32[key]), abs=2e-4)
         assert row["map_mae"] > 0
     assert code == (0 if all(row["holds"] for row in found["int8"]) else 1)
-    assert (place / "table.md").read_text(encoding="utf-8").count("| INT8, ") == 3
+    text = (place / "table.md").read_text(encoding="utf-8")
+    assert text.count("| INT8, ") == 3
+    assert f"ONNX `{sha256_of(place / 'chain.onnx')[:12]}` (chain); 41 of 41 images" in text
+    assert text.startswith("<!-- drift of chain:")
+
+
+def test_another_models_table_stays_and_a_missing_place_is_told_before_measuring(
+    drift: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    document, other = tmp_path / "page.md", "<!-- drift of u2netp: a -->\nu2netp's\n<!-- end of drift of u2netp -->\n"
+    document.write_text(other)
+    monkeypatch.setattr(drift, "score", None)  # nothing is measured
+    with pytest.raises(InputError, match="no place") as caught:
+        _run(drift, place, monkeypatch, "--document", str(document))
+    assert "drift of chain" in str(caught.value.hint)
+    assert document.read_text() == other
+
+
+def test_the_document_has_a_place_for_each_shipped_model_which_names_its_weights(drift: ModuleType) -> None:
+    for model in zoo.names():
+        before, after = drift.around(drift.DOCUMENT, drift.BEGIN.format(model), drift.END.format(model))
+        assert model in before + after
+        assert drift.measured_of(model, None) == f"Weights `{sha256_of(zoo.shipped(model).weights)[:12]}` ({model})"
+
+
+def test_only_what_is_shipped_goes_to_the_document_unasked(
+    drift: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(drift, "DOCUMENT", tmp_path / "page.md")
+    monkeypatch.setattr(drift, "BOUNDS", {scheme: {"max_f": 1.0, "mae": 1.0} for scheme in drift.BOUNDS})
+    write_pairs(tmp_path / "set", 2)
+    files = ["--onnx", place / "chain.onnx", "--table", place / "chain.json", "--recipe", place / "chain-int8.toml"]
+    command = ["int8_drift.py", "--data", tmp_path / "set", *files]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    assert drift.main() == 0
+    assert not (tmp_path / "page.md").exists()
 
 
 @pytest.mark.parametrize(("bound", "code"), [(1.0, 0), (-1.0, 1)])
