@@ -195,7 +195,8 @@ def _measure_sensitivity(
         )
     report, picture = (path.with_name(f"{path.stem}-sensitivity{suffix}") for suffix in (".csv", ".png"))
     write_drifts(drifts, report)
-    title = f"{recipe.stem}, {scheme} scheme, {method} ranges of {table.num_images} images, drift over {images.num_read}"
+    measured = f"{recipe.stem}, ONNX {table.onnx_sha256[:12]}, {scheme} scheme"
+    title = f"{measured}, {method} ranges of {table.num_images} images, drift over {images.num_read}"
     draw_drifts(drifts, picture, title)
     if not as_json:
         worst = sorted(drifts, key=lambda layer: -layer.drift)[:_ROWS]

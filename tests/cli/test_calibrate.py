@@ -15,6 +15,7 @@ from edgesod.builder import build
 from edgesod.calibration.table import CalibrationTable, read_table
 from edgesod.cli import calibrate
 from edgesod.errors import InputError, OutputError, UsageError
+from edgesod.files import sha256_of
 from tests.helpers.engines import RECIPE, write_tiny
 
 
@@ -72,6 +73,9 @@ def test_sensitivity_is_a_table_and_a_picture(tmp_path: Path, photos: Path, caps
         assert (found["scheme"], found["images"], len(found["drift"])) == (scheme.value, 2, 3)
         assert cv2.imread(found["picture"]).std() > 5
         assert Path(found["csv"]).read_text().count("\n") == 4
+    calibrate.command(images=photos, onnx=source, table=out, sensitivity=True, threads=1, out=out)
+    shown = capsys.readouterr()
+    assert f"ONNX {sha256_of(source)[:12]}, cpu scheme" in " ".join((shown.out + shown.err).split())
 
 
 def test_threads_reach_the_measuring(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
