@@ -39,8 +39,6 @@ BEGIN, END = "<!-- six networks: written by scripts/six_networks.py -->", "<!-- 
 # an input each network takes, near 128 and the smallest there is; SRM's maps are whole at 32·k + 1
 SIZES = {"srm": 129}
 SMALLEST = {"u2net": 64, "u2netp": 64, "basnet": 64, "poolnet": 128, "bapoolnet": 128, "srm": 65}
-# 1e-3 is too much for decoders without batch normalisation and for SRM, whose loss jumps in the first steps
-RATES = {"poolnet": 2e-4, "bapoolnet": 2e-4, "srm": 2e-4}
 
 RECIPE = """network = "{network}"
 precision = "auto"
@@ -126,8 +124,8 @@ class Network:
             images=steps * batch,
             size=self.size,
             batch=batch,
-            lr=RATES.get(self.name, 1e-3),
-            lr_end=RATES.get(self.name, 1e-3) / 10,
+            lr=networks.config(self.name).scratch_rate,
+            lr_end=networks.config(self.name).scratch_rate / 10,
             warmup=max(1, steps * batch // 10),
             checkpoint=max(batch, steps * batch // 4),
             hold_out=min(50, steps),

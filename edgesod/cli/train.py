@@ -71,7 +71,7 @@ def command(
         from trainer.training.recipe import load_recipe, with_settings
     except ImportError as error:
         raise BackendError(
-            f"training needs torch ({error})", hint="pip install torch '.[train]', in a clone of edgesod"
+            f"training needs torch ({error})", hint="pip install torch -e '.[train]', in a clone of edgesod"
         ) from error
     plan = load_recipe(recipe)
     if model is not None or settings:
@@ -102,6 +102,8 @@ def command(
         if trainer.is_first:
             if resume and not has_begun:
                 _output.note(f"there is no run in {out} to go on with: a new one begins")
+            if not trainer.seen and start_from is None and backbone is None:
+                _note_rate(plan)
             _note_start(plan, trainer.seen, trainer.learner.has_frozen_norm, backbone if not has_begun else None)
         trainer.run()
     if trainer.is_first:
@@ -125,6 +127,18 @@ def _note_start(plan: TrainingRecipe, seen: int, has_frozen_norm: bool, backbone
         _output.note(
             "batch normalisation learns from single pictures: maps may turn black. Give --backbone, with which the PoolNets' is "
             "frozen, or a larger batch (--set batch=4); see 'Black pictures' in docs/training.md"
+        )
+
+
+def _note_rate(plan: TrainingRecipe) -> None:
+    """Warn of a rate above what was seen to work from fresh weights; Muon gives AdamW's parameters a tenth of its own."""
+    from trainer import networks
+
+    most, highest = networks.config(plan.network).scratch_rate, max(stage.lr for stage in plan.stages)
+    if plan.optimizer in ("adam", "adamw", "muon") and highest / (10 if plan.optimizer == "muon" else 1) > 3 * most:
+        _output.note(
+            f"from fresh weights {plan.network} was seen to learn at {most:g} with AdamW; {highest:g} with {plan.optimizer} is much "
+            f"more. Rather: --recipe scratch --set lr={most:g}"
         )
 
 

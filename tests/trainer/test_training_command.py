@@ -82,6 +82,17 @@ def test_single_pictures_without_a_backbone_are_warned_of(
     assert "learns from single pictures" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("setting", "is_told"), [("lr=0.01", True), ("lr=1e-3", False)])
+def test_a_rate_too_high_for_fresh_weights_is_warned_of(
+    pairs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, is_told: bool
+) -> None:
+    train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "run", settings=[setting], workers=0)
+    assert ("--recipe scratch --set lr=0.001" in capsys.readouterr().err) == is_told
+    weights = tmp_path / "run" / "checkpoint-000000008" / "ema.safetensors"
+    train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "b", settings=[setting], workers=0, start_from=weights)
+    assert "--recipe scratch" not in capsys.readouterr().err
+
+
 def test_going_on_with_nothing_is_said(pairs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train.command(data=[pairs], recipe=_recipe(tmp_path), out=tmp_path / "rnu", resume=True, workers=0)
     assert "there is no run in" in capsys.readouterr().err

@@ -52,6 +52,7 @@ class NetworkConfig:
         licence: Licence of that release (SPDX), empty when it states none.
         paper: Where it was published.
         speeds: Published speeds.
+        scratch_rate: AdamW's learning rate from fresh weights: what was seen to work, 1e-3 unless that is too much (docs/training.md).
         derived_from: The published network that this one, a variant of this project's own, was made from and whose weights it
             takes; empty for a published network. Repository and licence are then empty, and ``paper`` is the original's.
     """
@@ -66,6 +67,7 @@ class NetworkConfig:
     licence: str
     paper: Paper
     speeds: tuple[Speed, ...] = ()
+    scratch_rate: float = 1e-3
     derived_from: str = ""
 
     @property

@@ -176,6 +176,7 @@ _PAPER = Paper("A Simple Pooling-Based Design for Real-Time Salient Object Detec
 CONFIGS = (
     NetworkConfig(
         name="poolnet",
+        scratch_rate=2e-4,
         constructor=poolnet,
         size_hw=(320, 320),
         preprocessing=_PREPROCESSING,
@@ -188,6 +189,7 @@ CONFIGS = (
     ),
     NetworkConfig(
         name="bapoolnet",
+        scratch_rate=2e-4,
         constructor=bapoolnet,
         size_hw=(320, 320),
         preprocessing=_PREPROCESSING,

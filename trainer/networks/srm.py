@@ -155,6 +155,7 @@ def _logit(scores: Tensor) -> Tensor:
 CONFIGS = (
     NetworkConfig(
         name="srm",
+        scratch_rate=2e-4,
         constructor=SRM,
         size_hw=(353, 353),
         preprocessing=Preprocessing(resize="linear", colour="BGR", divide_by="1", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
