@@ -39,7 +39,7 @@ from edgesod.bench.environment import environment
 from edgesod.bench.measure import bench_frame
 from edgesod.calibration import calibrate
 from edgesod.calibration.table import read_table
-from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
+from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread, name_of
 from edgesod.evaluation.metrics import BETA_SQUARED
 from edgesod.files import replacing, sha256_of, write_atomically
 from edgesod.manifest import this_device
@@ -130,7 +130,9 @@ class Running:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="set to score on, such as SOD")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="set to score on, such as SOD; several for its parts"
+    )
     parser.add_argument("--calib", type=Path, required=True, help="folder of pictures to calibrate on")
     parser.add_argument("--calib-images", type=at_least_one, default=24)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="of the line, at least two")
@@ -153,7 +155,7 @@ def main() -> None:
         running = [Running(contender, [runtimes[engine] for engine in contender.engines]) for contender in contenders]
         say("timing")
         speeds = compare_speed(running, bench_frame(), rounds=options.rounds)  # type: ignore[arg-type]
-        pairs = EvaluationSet(options.data)
+        pairs = EvaluationSet(*options.data)
         scorers = score(contenders, runtimes, pairs, evenly_spread(pairs.stems, options.limit))
     fps = [1e3 / speed.ms for speed in speeds]
     rows = []
@@ -163,7 +165,7 @@ def main() -> None:
         rows.append(row | {"max_f": total["max_f"], "mae": total["mae"]} | above)
     report = {
         "weights": {model: sha256_of(zoo.shipped(model).weights) for model in (LINE, FAST)},
-        "set": options.data.resolve().name.removesuffix(".tar"),
+        "set": name_of(options.data),
         "scored": len(scorers[0]),
         "of": len(pairs),
         "rounds": options.rounds,

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--model", default="u2netp", choices=zoo.names())
     parser.add_argument("--calib", type=Path, help="folder of images to calibrate on, in place of the shipped table")
     parser.add_argument("--calib-images", type=at_least_one, default=128)
-    parser.add_argument("--data", type=Path, required=True, help="set to score on")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="set to score on; several for its parts")
     parser.add_argument("--hold-out", action="store_true", help="score the hold-out of a training set alone, every 20th stem")
     parser.add_argument("--score-images", type=at_least_one, help="so many, spread over the set; all by default")
     parser.add_argument("--out", type=Path, required=True)

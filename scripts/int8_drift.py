@@ -15,7 +15,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from edgesod import assets, zoo
 from edgesod.builder.job import FP32, Job
 from edgesod.calibration.schemes import Scheme
 from edgesod.calibration.table import check_table, read_table
-from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
+from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread, name_of
 from edgesod.files import sha256_of
 from edgesod.recipe import Precision, Recipe, load_recipe, recipe_for
 from edgesod.runtime import Runtime, open_session
@@ -46,19 +46,21 @@ BOUNDS: dict[Scheme, dict[str, float]] = {
 class Pictures:
     """What is scored: a set, its hold-out, or some of either evenly spread; and FP32's maps once they are there."""
 
-    def __init__(self, data: Path, count: int | None = None, *, hold_out: bool = False) -> None:
-        self.pairs = EvaluationSet(data)
+    def __init__(self, data: Sequence[Path], count: int | None = None, *, hold_out: bool = False) -> None:
+        self.pairs = EvaluationSet(*data)
         stems = held_out(self.pairs.stems)[1] if hold_out else self.pairs.stems
         self.of = len(stems)
         self.stems = evenly_spread(stems, count)
-        self.name = data.resolve().name.removesuffix(".tar") + ("'s hold-out" if hold_out else "")
+        self.name = name_of(data) + ("'s hold-out" if hold_out else "")
         self.reference: list[np.ndarray] = []
 
 
 def main() -> int:
     """Measure, print, write; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="set to score on, such as SOD")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="set to score on, such as SOD; several for its parts"
+    )
     parser.add_argument("--score-images", type=at_least_one, help="how many of it, evenly spread; all by default")
     parser.add_argument("--hold-out", action="store_true", help="score the hold-out of a training set alone, every 20th stem")
     parser.add_argument("--model", default="u2netp", choices=zoo.names())

@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument(
         "--history", type=Path, nargs="*", default=[], help="log.jsonl of each run before that one, oldest first"
     )
-    parser.add_argument("--sod", type=Path, help="the SOD set")
+    parser.add_argument("--sod", type=Path, nargs="+", help="the SOD set; several for its parts")
     parser.add_argument("--calib-images", type=at_least_one, default=128)
     parser.add_argument(
         "--score-images", type=at_least_one, help="so many of each set, evenly spread, to rehearse; all by default"
@@ -134,7 +134,7 @@ def _make(options: argparse.Namespace, pairs: EvaluationSet, work: Path) -> tupl
         )
     sets = {"hold-out": (pairs, held)}
     if options.sod is not None:
-        sod = EvaluationSet(options.sod)
+        sod = EvaluationSet(*options.sod)
         sets["SOD"] = (sod, sod.stems)
     runs, validations = [], []
     if record is not None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,10 @@ class Failed(Exception):
 def main() -> None:
     """Do what is left to do, then write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="training set: images/ and masks/, or a tar of one")
-    parser.add_argument("--sod", type=Path, required=True, help="set to score on")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="training set: images/ and masks/, or tars of its parts"
+    )
+    parser.add_argument("--sod", type=Path, nargs="+", required=True, help="set to score on; several for its parts")
     parser.add_argument("--calib", type=Path, required=True, help="folder of images to calibrate on")
     parser.add_argument("--clip", type=Path, required=True, help="video to run on")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, engines, clips and results")
@@ -131,7 +133,8 @@ class Network:
             hold_out=min(50, steps),
         )
         write_atomically(self.folder / "recipe.toml", recipe.encode())
-        words = ["train", "--recipe", self.folder / "recipe.toml", "--data", self.options.data, "--out", run, "--resume"]
+        data = each("--data", self.options.data)
+        words = ["train", "--recipe", self.folder / "recipe.toml", *data, "--out", run, "--resume"]
         checkpoint = Path(self.edgesod(*words, *self._threads()).splitlines()[-1])
         shutil.copyfile(checkpoint / "ema.safetensors", self.weights)
         for folder in run.glob("checkpoint-*"):
@@ -153,7 +156,7 @@ class Network:
 
     def evaluate(self) -> dict[str, Any]:
         """Score the weights at the size they were trained at."""
-        words = ["eval", "--data", self.options.sod, "--weights", self.weights, "--size", self.size, "--json"]
+        words = ["eval", *each("--data", self.options.sod), "--weights", self.weights, "--size", self.size, "--json"]
         return dict(json.loads(self.edgesod(*words, *self._threads())))
 
     def export(self) -> dict[str, Any]:
@@ -205,6 +208,11 @@ class Network:
 
     def _threads(self) -> list[object]:
         return ["--threads", self.options.threads] if self.options.threads else []
+
+
+def each(option: str, values: Iterable[object]) -> list[object]:
+    """Return the words that give an option several times."""
+    return [word for value in values for word in (option, value)]
 
 
 STEPS: dict[str, Callable[[Network], dict[str, Any]]] = {
@@ -260,7 +268,7 @@ def draw_curve(network: Network, train: dict[str, Any], path: Path) -> None:
 def baseline(options: argparse.Namespace) -> dict[str, float]:
     """Return the scores of a map that is white all over: what has to be beaten."""
     scorer = SodScorer()
-    for _, _, truth in EvaluationSet(options.sod):
+    for _, _, truth in EvaluationSet(*options.sod):
         scorer.add(np.full(truth.shape, 255, np.uint8), truth)
     return scorer.scores()
 

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from documents import at_least_one, replace_between, run, say
 
-from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread
+from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread, name_of
 from edgesod.files import write_atomically
 from edgesod.processing.steady import Steady, SteadySettings, parse_steady
 from edgesod.runtime import Runtime
@@ -64,7 +64,9 @@ LAGS = range(-2, 5)
 def main() -> None:
     """Measure every filter and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="set of pictures and masks, such as SOD")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="set of pictures and masks, such as SOD; several for its parts"
+    )
     parser.add_argument("--model", default="u2netp", help="a shipped model, or an engine folder")
     parser.add_argument("--precision", default=None)
     parser.add_argument("--pictures", type=at_least_one, default=12, help="so many, spread over the set")
@@ -76,7 +78,7 @@ def main() -> None:
     parser.add_argument("--document", type=Path, default=None, help="document whose table is written anew")
     options = parser.parse_args()
 
-    pairs = EvaluationSet(options.data)
+    pairs = EvaluationSet(*options.data)
     stems = evenly_spread(pairs.stems, options.pictures)
     scores = {text: Scores() for text in options.filters}
     truth_change = [Mean(), Mean()]
@@ -89,7 +91,7 @@ def main() -> None:
                 score.add(clip, *steadied(clip, maps, text))
             add_changes(truth_change, clip, [view.truth for view in clip])
         done = {
-            "set": options.data.resolve().name,
+            "set": name_of(options.data),
             "pictures": len(stems),
             "frames": options.frames,
             "seed": options.seed,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -51,12 +51,12 @@ Turn = tuple[float, float]
 def main() -> None:
     """Measure, print a table, and put it into the document where one is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", nargs="+", required=True, help="training set; several for its parts")
     parser.add_argument("--rounds", type=at_least_one, default=5)
     parser.add_argument("--threads", type=at_least_one, default=torch.get_num_threads())
     parser.add_argument("--document", type=Path, help="whose table to replace")
     options = parser.parse_args()
-    EvaluationSet(options.data)  # a wrong name is told here, before there are processes to tell it
+    EvaluationSet(*options.data)  # a wrong name is told here, before there are processes to tell it
     lines = [
         f"torch {torch.__version__}, {options.threads} threads, {options.rounds} turns of each",
         "",
@@ -78,7 +78,9 @@ def main() -> None:
         replace_between(options.document, BEGIN, END, lines)
 
 
-def _take_turns(data: str, size: int, batch: int, rounds: int, steps: int, threads: int) -> tuple[list[Turn], list[Turn]]:
+def _take_turns(
+    data: Sequence[str], size: int, batch: int, rounds: int, steps: int, threads: int
+) -> tuple[list[Turn], list[Turn]]:
     context = get_context("spawn")
     sides = []
     for train in (_train_plainly, _train_ours):
@@ -125,7 +127,7 @@ def _asked(pipe: Connection) -> int | None:
         return None
 
 
-def _train_ours(pipe: Connection, data: str, size: int, batch: int, threads: int) -> None:
+def _train_ours(pipe: Connection, data: Sequence[str], size: int, batch: int, threads: int) -> None:
     torch.set_num_threads(threads)
     recipe = load_recipe("u2netp")
     stage = recipe.stages[0].model_copy(update={"size": size, "batch": batch})
@@ -135,15 +137,15 @@ def _train_ours(pipe: Connection, data: str, size: int, batch: int, threads: int
     )
     learner = Learner(recipe, make_fabric(recipe.precision))
     learner.start()
-    source = EvaluationSet(data)
+    source = EvaluationSet(*data)
     stems = hold_out(source.stems)[0]
     batches = batches_of(recipe, stage, source, stems, learner.fabric, seen=0, workers=1)
     _serve(pipe, batches, lambda pictures: learner.step([pictures], stage.lr, 0))
 
 
-def _train_plainly(pipe: Connection, data: str, size: int, batch: int, threads: int) -> None:
+def _train_plainly(pipe: Connection, data: Sequence[str], size: int, batch: int, threads: int) -> None:
     torch.set_num_threads(threads)
-    source = EvaluationSet(data)
+    source = EvaluationSet(*data)
     loader = DataLoader(AuthorsSet(source, hold_out(source.stems)[0], size), batch_size=batch, shuffle=True, num_workers=1)
     network = networks.create("u2netp").train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0)

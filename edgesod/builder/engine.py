@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgesod import __version__, assets, zoo
 from edgesod.errors import InputError, UsageError
+from edgesod.evaluation.pairs import Places
 from edgesod.files import replacing_folder, sha256_of
 from edgesod.manifest import REVISION, Manifest, TensorRtBuild, this_device, versions_here
 from edgesod.recipe import Recipe
@@ -34,7 +35,7 @@ def build(
     onnx: str | Path,
     *,
     table: str | Path | None = None,
-    verify: str | Path | None = None,
+    verify: Places | None = None,
     backend: str = "auto",
     tensorrt: TensorRtOptions | None = None,
     threads: int | None = None,
@@ -51,8 +52,8 @@ def build(
             recipe's model when left out. INT8 takes its scales from it, and FP16 keeps layers near the end of its range in
             FP32; not so where TensorRT makes FP16 by a flag (weak typing, as below 10.12), which refuses a table. For
             implicit INT8 also a calibration cache of TensorRT's (``.cache``).
-        verify: Folder of images for the gate, or a set with ground truth (:class:`~edgesod.builder.gate.GateSet`); without
-            it, the photographs that scikit-image carries.
+        verify: Images for the gate, or a set with ground truth, one place or several (:class:`~edgesod.builder.gate.GateSet`);
+            without it, the photographs that scikit-image carries.
         backend: ``"auto"`` or the name of a backend that must be had.
         tensorrt: What to ask TensorRT for, where that is the backend.
         threads: CPU threads to measure with.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgesod.errors import CheckFailed, InputError
 from edgesod.evaluation.metrics import SodScorer
-from edgesod.evaluation.pairs import EvaluationSet
+from edgesod.evaluation.pairs import EvaluationSet, Places, name_of, places_of
 from edgesod.manifest import GateReport
 from edgesod.processing.pictures import PHOTOGRAPHS, list_pictures, photograph, read_picture
 from edgesod.processing.resize import resize_image
@@ -33,32 +33,32 @@ class GateSet:
     """The images a gate uses, with ground truth where there is some.
 
     Args:
-        folder: Pictures, or a set, folder or tar, as :class:`~edgesod.evaluation.pairs.EvaluationSet` reads it; ``None`` for
-            scikit-image's photographs.
+        places: Folder of pictures, or a set, folder or tar, as :class:`~edgesod.evaluation.pairs.EvaluationSet` reads it, or
+            several that hold parts of one; ``None`` or none for scikit-image's photographs.
 
     Raises:
-        InputError: There is neither a picture right in the folder nor a set.
+        InputError: There is neither a picture right in each folder nor a set.
 
     Iterating yields ``(image, mask)``: uint8 BGR ``(H, W, 3)`` and uint8 ``(H, W)`` or ``None``.
     """
 
-    def __init__(self, folder: str | Path | None) -> None:
+    def __init__(self, places: Places | None) -> None:
         self._pairs: EvaluationSet | None = None
         self._files: list[Path] = []
-        if folder is None:
+        if not (paths := places_of(places or ())):
             self.description = "photographs of scikit-image"
             return
-        path = Path(folder)
-        if not (path.is_dir() or (path.is_file() and path.suffix == ".tar")):
-            raise InputError(
-                f"there is no folder of images at {path}",
-                hint="name a folder of pictures, or one that holds images/ and masks/",
-            )
-        if path.is_file() or ((path / "images").is_dir() and (path / "masks").is_dir()):
-            self._pairs = EvaluationSet(path)
+        for path in paths:
+            if not (path.is_dir() or (path.is_file() and path.suffix == ".tar")):
+                raise InputError(
+                    f"there is no folder of images at {path}",
+                    hint="name a folder of pictures, or one that holds images/ and masks/",
+                )
+        if any(path.is_file() or ((path / "images").is_dir() and (path / "masks").is_dir()) for path in paths):
+            self._pairs = EvaluationSet(*paths)
         else:
-            self._files, self._pairs = _pictures_or_set(path)
-        self.description = f"{path.resolve().name}, {'with' if self._pairs else 'without'} ground truth"
+            self._files, self._pairs = _pictures_or_set(paths)
+        self.description = f"{name_of(paths)}, {'with' if self._pairs else 'without'} ground truth"
 
     def __len__(self) -> int:
         if self._pairs is not None:
@@ -77,13 +77,13 @@ class GateSet:
                 yield photograph(name), None
 
 
-def _pictures_or_set(folder: Path) -> tuple[list[Path], EvaluationSet | None]:
-    """Return the pictures right in a folder; where there are none, the set that is laid out below it."""
+def _pictures_or_set(folders: list[Path]) -> tuple[list[Path], EvaluationSet | None]:
+    """Return the pictures right in folders; where one has none, the set that is laid out below them."""
     try:
-        return list_pictures(folder), None
+        return [picture for folder in folders for picture in list_pictures(folder)], None
     except InputError as no_picture:
         try:
-            return [], EvaluationSet(folder)
+            return [], EvaluationSet(*folders)
         except InputError as no_set:
             raise InputError(f"{no_picture}, and no set: {no_set}", hint=no_picture.hint) from None
 

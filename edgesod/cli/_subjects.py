@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgesod.cli._runtime import open_runtime
 from edgesod.cli._source import recipe_and_onnx
 from edgesod.errors import UsageError
-from edgesod.evaluation import EvaluationSet, SodScorer, accumulate_folder, accumulate_predictions
+from edgesod.evaluation import EvaluationSet, SodScorer, accumulate_folder, accumulate_predictions, name_of
 from edgesod.evaluation.pairs import find_masks
 from edgesod.recipe import Precision
 from edgesod.runtime import Runtime, open_session
@@ -38,14 +38,16 @@ class Subject:
     model: str
     shown: dict[str, NDArray[np.uint8] | NDArray[np.float32]] = field(default_factory=dict)
 
-    def score(self, data: Path, keep: Sequence[str], *, stretch: bool, jobs: int | None, on_progress: OnProgress) -> SodScorer:
-        """Score the subject on a set, and keep the maps of some stems."""
+    def score(
+        self, data: Sequence[Path], keep: Sequence[str], *, stretch: bool, jobs: int | None, on_progress: OnProgress
+    ) -> SodScorer:
+        """Score the subject on a set, which may come in several parts, and keep the maps of some stems."""
         if isinstance(self.source, Path):
             scorer = accumulate_folder(self.source, data, stretch=stretch, jobs=jobs, on_progress=on_progress)
             maps = find_masks(self.source) if keep else {}
             self.shown = {stem: maps[stem].read_grey() for stem in keep}
             return scorer
-        pairs = EvaluationSet(data)
+        pairs = EvaluationSet(*data)
         with self.source() as runtime:
             self.model = runtime.recipe.model
             predictions = self._predict(runtime, pairs, set(keep))
@@ -85,9 +87,9 @@ def collect_subjects(
         raise UsageError(
             "--recipe goes with --onnx or --weights: all else has its own", hint=f"leave out --recipe {recipe_file}"
         )
-    found = [Subject(_name(path), path, _name(path)) for path in maps]
+    found = [Subject(name_of(path), path, name_of(path)) for path in maps]
     for path in engines:
-        found.append(Subject(_name(path), partial(open_runtime, path, None, None, backend, threads), ""))
+        found.append(Subject(name_of(path), partial(open_runtime, path, None, None, backend, threads), ""))
     for path in onnx:
         found.append(
             Subject(path.stem, partial(open_file, model, None, backend, threads, onnx=path, recipe_file=recipe_file), "")
@@ -130,10 +132,6 @@ def open_file(
     with source as (recipe, path):
         with Runtime.from_session(open_session(path, precision, backend, threads), recipe) as runtime:
             yield runtime
-
-
-def _name(folder: Path) -> str:
-    return folder.resolve().name.removesuffix(".tar")
 
 
 def distinguish_labels(subjects: list[Subject]) -> None:

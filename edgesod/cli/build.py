@@ -29,7 +29,10 @@ def command(
         Path | None, typer.Option(help="INT8, FP16: a folder of images to calibrate on, or a table from `edgesod calibrate`.")
     ] = None,
     verify: Annotated[
-        Path | None, typer.Option(help="Images for the check, with masks if you have them (images/ and masks/).")
+        list[Path] | None,
+        typer.Option(
+            help="Images for the check, with masks if you have them (images/ and masks/, or a tar); several times for parts of a set."
+        ),
     ] = None,
     backend: _options.Backend = "auto",
     frame_input: _options.FrameInput = None,

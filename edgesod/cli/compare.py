@@ -31,8 +31,11 @@ def command(
         ),
     ],
     data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with images/ and masks/, for MAE and max-F, or of images; four photographs by default."),
+        list[Path] | None,
+        typer.Option(
+            help="Folder with images/ and masks/, or a tar of one, for MAE and max-F, or a folder of images; several times for parts "
+            "of a set; four photographs by default."
+        ),
     ] = None,
     image: Annotated[Path | None, typer.Option(help="The frame to time; a photograph at 1280×720 by default.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of timing.")] = 9,

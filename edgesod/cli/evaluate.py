@@ -19,7 +19,10 @@ _Paths = list[Path] | None
 
 
 def command(
-    data: Annotated[Path, typer.Option(help="Folder with images/ and masks/, or a tar of one.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Folder with images/ and masks/, or a tar of one; may be given several times for parts of one set."),
+    ],
     maps: Annotated[
         _Paths, typer.Option(help="A folder of saliency maps named like the images; may be given several times.")
     ] = None,
@@ -63,7 +66,7 @@ def command(
     models share one table, one picture of curves and one sheet.
     """
     from edgesod.cli._subjects import collect_subjects
-    from edgesod.evaluation import EvaluationSet, draw_curves, write_curves
+    from edgesod.evaluation import EvaluationSet, draw_curves, evenly_spread, name_of, write_curves
 
     subjects = collect_subjects(
         maps=maps or [],
@@ -79,19 +82,18 @@ def command(
     )
     if dataset is not None:
         dataset = _options.known_set(dataset).name
-    stems = EvaluationSet(data).stems if sheet is not None else []
-    num_rows = min(sheet_rows, len(stems))
-    shown = [stems[k * len(stems) // num_rows] for k in range(num_rows)]
+    shown = evenly_spread(EvaluationSet(*data).stems, sheet_rows) if sheet is not None else []
     scorers: list[SodScorer] = []
     for subject in subjects:
         with _output.progress(f"eval {subject.label}") as update:
             scorers.append(subject.score(data, shown, stretch=stretch, jobs=threads, on_progress=update))
     scores = [scorer.scores() for scorer in scorers]
     if as_json:
-        by_label = {subject.label: found for subject, found in zip(subjects, scores, strict=True)}
-        _output.result_json(scores[0] if len(scores) == 1 else {"models": by_label})
+        by_label = {subject.label: one for subject, one in zip(subjects, scores, strict=True)}
+        found = scores[0] if len(scores) == 1 else {"models": by_label}
+        _output.result_json({"data": [str(place) for place in data], **found})
     else:
-        set_name = (dataset or data.resolve().name.removesuffix(".tar")) if stretch else ""
+        set_name = (dataset or name_of(data)) if stretch else ""
         _print(subjects, scores, set_name, stretch=stretch)
     # files last: one that cannot be written does not cost the scores
     if out is not None:
@@ -99,7 +101,7 @@ def command(
         draw_curves(curves, out / "curves.png")
         write_curves(curves, out / "curves.csv")
     if sheet is not None:
-        _write_sheet(sheet, EvaluationSet(data), shown, subjects)
+        _write_sheet(sheet, EvaluationSet(*data), shown, subjects)
 
 
 def _print(subjects: list[Subject], scores: list[dict[str, float]], dataset: str, *, stretch: bool) -> None:

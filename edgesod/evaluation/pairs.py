@@ -26,6 +26,9 @@ from edgesod.processing.pictures import decode_grey, decode_picture
 
 MASK_DIRS = mask_folders()
 
+Places = str | Path | Sequence[str | Path]
+"""A folder or tar, or several that hold the parts of one set."""
+
 T = TypeVar("T")
 
 _log = logging.getLogger("edgesod.evaluation")
@@ -83,6 +86,16 @@ class Place:
         return decode_grey(self.read(), str(self))
 
 
+def places_of(given: Places) -> list[Path]:
+    """Return the folders and tars that were given, one or several."""
+    return [Path(place) for place in ((given,) if isinstance(given, str | Path) else given)]
+
+
+def name_of(places: Places) -> str:
+    """Return what to call a set: the names of its folders and tars, without ``.tar``."""
+    return ", ".join(place.resolve().name.removesuffix(".tar") for place in places_of(places))
+
+
 def evenly_spread(items: Sequence[T], count: int | None) -> list[T]:
     """Return so many items, evenly spread; all where there are no more or no count is given."""
     count = min(count or len(items), len(items))
@@ -103,11 +116,13 @@ class EvaluationSet:
         orphans: Images without a mask and masks without an image, sorted.
 
     Raises:
-        InputError: A place is neither a folder nor a readable tar, two files stand for one stem, or no pair was found.
+        InputError: A place is neither a folder nor a readable tar, two files stand for one stem, no pair was found, or one
+            of several places has nothing of the set.
     """
 
     def __init__(self, *places: str | Path) -> None:
-        files = [file for place in places for file in _files_of(Path(place))]
+        parts = [_files_of(Path(place)) for place in places]
+        files = [file for part in parts for file in part]
         found = _find(files)
         _refuse_clashes(found)
         self.images = {stem: file for part in found for stem, file in part.images.items()}
@@ -119,6 +134,7 @@ class EvaluationSet:
                 f"no image–mask pair in {names}: {_seen(files, self.images, self.masks)}",
                 hint="a set is a folder with images/ (JPEG, PNG, BMP) and masks/ holding files of the same stem, or a tar of one",
             )
+        _refuse_idle(places, parts, found)
         lone = self.images.keys() ^ self.masks.keys()
         self.orphans = sorted((self.images.get(stem) or self.masks[stem] for stem in lone), key=str)
         if lone:
@@ -155,21 +171,29 @@ def _seen(files: list[Place], images: Iterable[str], masks: Iterable[str]) -> st
     return f"{counts} among {', '.join(f'{number} {kind}' for kind, number in kinds) or 'no files at all'}"
 
 
-def find_masks(place: str | Path) -> dict[str, Place]:
+def find_masks(*places: str | Path) -> dict[str, Place]:
     """Return masks or maps by stem: the files right in a folder, else those in the mask folders of a set.
 
+    Several places are parts of one set; where there is no pair in them, folders of masks.
+
     Raises:
-        InputError: There is none, two stand for one stem, or ``place`` is neither a folder nor a readable tar.
+        InputError: There is none, two stand for one stem, a place is neither a folder nor a readable tar, or one of several
+            has nothing of the set.
     """
-    path = Path(place)
-    files = _files_of(path)
-    by_itself = _Found(OWN)
-    by_itself.add_masks("", [file for file in files if file.path.parent == path])
-    found = [by_itself] if by_itself.masks else _find(files)
+    parts = [_files_of(Path(place)) for place in places]
+    files = [file for part in parts for file in part]
+    found = _find(files)
+    if len(places) == 1 or not any(one.paired for one in found):
+        by_itself = _Found(OWN)
+        for place, part in zip(map(Path, places), parts, strict=True):
+            by_itself.add_masks("", [file for file in part if file.path.parent == place])
+        found = [by_itself] if by_itself.masks else found
     _refuse_clashes(found)
     masks = {stem: file for part in found for stem, file in part.masks.items()}
     if not masks:
-        raise InputError(f"{place} holds no image file", hint="give a folder of PNG files, or a set with a masks/ folder")
+        names = ", ".join(map(str, places))
+        raise InputError(f"{names} holds no image file", hint="give a folder of PNG files, or a set with a masks/ folder")
+    _refuse_idle(places, parts, found)
     return masks
 
 
@@ -246,6 +270,17 @@ def _refuse_clashes(found: list[_Found]) -> None:
             f"two files stand for one stem: {clashes[0][0]} and {clashes[0][1]}{others}",
             hint="give one set at a time; edgesod data pack makes one of several",
         )
+
+
+def _refuse_idle(places: Sequence[str | Path], parts: Sequence[list[Place]], found: Iterable[_Found]) -> None:
+    """Refuse one of several places that nothing was found in: a score of the others alone would pass for the whole set's."""
+    used = {file for one in found for file in (*one.images.values(), *one.masks.values())}
+    for place, files in zip(places, parts, strict=True):
+        if used.isdisjoint(files):
+            raise InputError(
+                f"there is nothing of the set in {place}: {_seen(files, (), ())}",
+                hint="leave it out; or each part needs folders such as images/ and masks/",
+            )
 
 
 def _files_of(place: Path) -> list[Place]:

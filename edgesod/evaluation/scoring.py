@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgesod.errors import InputError
 from edgesod.evaluation.metrics import SodScorer
-from edgesod.evaluation.pairs import Place, find_masks
+from edgesod.evaluation.pairs import Place, Places, find_masks, places_of
 from edgesod.processing.resize import resize_image
 from edgesod.threads import usable_cpus
 
@@ -27,7 +27,7 @@ _SHARE = 16  # pictures that travel to a worker at a time
 
 def accumulate_folder(
     maps_dir: str | Path,
-    masks_dir: str | Path,
+    masks_dir: Places,
     *,
     stretch: bool = True,
     full: bool = True,
@@ -41,7 +41,7 @@ def accumulate_folder(
 
     Args:
         maps_dir: Folder of greyscale maps, 8 bits.
-        masks_dir: Folder of masks, or a set as :class:`EvaluationSet` reads it.
+        masks_dir: Folder of masks, or a set as :class:`EvaluationSet` reads it; several where it comes in parts.
         stretch: Min–max stretch each map.
         full: Also compute the weighted F, the S- and the E-measure.
         jobs: Processes; 1 is this one alone, ``None`` one per core. A script that asks for several has to guard its
@@ -51,7 +51,7 @@ def accumulate_folder(
     Raises:
         InputError: A folder holds no image, a mask has no map, or a file cannot be decoded.
     """
-    maps, masks = find_masks(maps_dir), find_masks(masks_dir)
+    maps, masks = find_masks(maps_dir), find_masks(*places_of(masks_dir))
     if missing := sorted(masks.keys() - maps.keys()):
         raise InputError(
             f"{len(missing)} of {len(masks)} masks have no map in {maps_dir}, such as {missing[0]!r}",

@@ -25,7 +25,7 @@ from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Precision, Recipe, recipe_for
 from edgesod.runtime import MemorySession, Runtime, compiled, is_built_from_shipped, open_session
 from edgesod.types import TensorSpec
-from tests.helpers.pairs import write_pairs
+from tests.helpers.pairs import split_pairs, write_pairs
 
 INT8 = recipe_for("u2netp", "int8")
 Function = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
@@ -174,6 +174,22 @@ def test_a_set_is_one_however_it_is_laid_out(tmp_path: Path) -> None:
         assert len(images) == 2
         assert all(truth is not None for _, truth in images)
     assert "without ground truth" in GateSet(folder / "DUTS-TE-Image").description
+
+
+def test_a_set_may_come_in_parts_and_so_may_pictures(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "set", 5)
+    parts = GateSet(split_pairs(folder, tmp_path / "parts"))
+    assert parts.description == "half-0, half-1, with ground truth"
+    for ours, theirs in zip(parts, GateSet(folder), strict=True):
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours[1], theirs[1])
+    pictures = GateSet([folder / "images", tmp_path / "parts/half-0/images"])
+    assert (len(pictures), pictures.description) == (5 + 3, "images, images, without ground truth")
+    assert all(truth is None for _, truth in pictures)
+    (tmp_path / "photos").mkdir()
+    (folder / "images/000.jpg").rename(tmp_path / "photos/000.jpg")
+    with pytest.raises(InputError, match=r"nothing of the set in .*photos"):
+        GateSet([folder, tmp_path / "photos"])
 
 
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from edgesod.processing.pictures import photograph
 from edgesod.runtime import Runtime, open_session
 from tests.helpers.cli import edgesod
 from tests.helpers.engines import RECIPE, make_engine, write_tiny
-from tests.helpers.pairs import write_pairs
+from tests.helpers.pairs import split_pairs, write_pairs
 from tests.helpers.sleeping import sleeping_runtime
 
 N = 3
@@ -31,8 +31,9 @@ def _compared(capsys: pytest.CaptureFixture[str], *words: str, **options: object
 
 def test_an_engine_and_an_onnx_of_one_network_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_pairs(tmp_path / "set", N)
+    parts = split_pairs(data, tmp_path / "parts")
     engine, onnx = make_engine(tmp_path / "engine"), write_tiny(tmp_path / "tiny.onnx")
-    found = _compared(capsys, str(engine), f"{onnx}@openvino", f"{onnx}@onnxruntime", data=data)
+    found = _compared(capsys, str(engine), f"{onnx}@openvino", f"{onnx}@onnxruntime", data=parts)
     assert list(found) == ["engine", "tiny.onnx@openvino", "tiny.onnx@onnxruntime"]
     assert [one["backend"] for one in found.values()] == ["onnxruntime", "openvino", "onnxruntime"]
     scorer = SodScorer()

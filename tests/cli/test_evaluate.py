@@ -17,7 +17,7 @@ from edgesod.evaluation import EvaluationSet, SodScorer, accumulate_folder
 from edgesod.recipe import Preprocessing, Recipe
 from edgesod.runtime import open_session
 from tests.helpers.engines import RECIPE, make_engine, write_tiny
-from tests.helpers.pairs import write_pairs
+from tests.helpers.pairs import split_pairs, write_pairs
 
 N = 6
 
@@ -35,9 +35,11 @@ def data(tmp_path: Path) -> Path:
     return place
 
 
-def _scores(capsys: pytest.CaptureFixture[str], data: Path, **what: object) -> dict[str, float]:
-    evaluate.command(data, as_json=True, threads=1, **what)
-    return dict(json.loads(capsys.readouterr().out))
+def _scores(capsys: pytest.CaptureFixture[str], *data: Path, **what: object) -> dict[str, float]:
+    evaluate.command(list(data), as_json=True, threads=1, **what)
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("data") == [str(place) for place in data]
+    return dict(found)
 
 
 def _reference(data: Path, onnx: Path, recipe: Recipe = RECIPE) -> dict[str, float]:
@@ -58,6 +60,19 @@ def test_engine_onnx_and_maps_score_alike(tmp_path: Path, data: Path, capsys: py
     assert _scores(capsys, data, maps=[tmp_path / "good"]) == pytest.approx(good)
 
 
+def test_a_set_may_come_in_parts(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx = write_tiny(tmp_path / "tiny.onnx")
+    parts = split_pairs(data, tmp_path / "parts")
+    assert _scores(capsys, *parts, onnx=[onnx], backend="onnxruntime") == pytest.approx(_reference(data, onnx))
+    good = accumulate_folder(tmp_path / "good", data, jobs=1).scores()
+    assert _scores(capsys, *parts, maps=[tmp_path / "good"]) == good
+    evaluate.command(parts, maps=[tmp_path / "good"], threads=1, sheet=tmp_path / "parts.png")
+    evaluate.command([data], maps=[tmp_path / "good"], threads=1, sheet=tmp_path / "whole.png")
+    np.testing.assert_array_equal(*(cv2.imread(str(tmp_path / f"{name}.png")) for name in ("parts", "whole")))
+    with pytest.raises(InputError, match=r"nothing of the set in .*good"):
+        evaluate.command([data, tmp_path / "good"], onnx=[onnx])
+
+
 def test_a_foreign_network_is_fed_as_the_recipe_says(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx, own = write_tiny(tmp_path / "tiny.onnx"), tmp_path / "own.toml"
     assert "does not say what it wants to be fed" in _noted(capsys, data, onnx=[onnx])
@@ -75,7 +90,7 @@ def test_a_foreign_network_is_fed_as_the_recipe_says(tmp_path: Path, data: Path,
 
 
 def _noted(capsys: pytest.CaptureFixture[str], data: Path, **what: object) -> str:
-    evaluate.command(data, as_json=True, threads=1, backend="onnxruntime", **what)
+    evaluate.command([data], as_json=True, threads=1, backend="onnxruntime", **what)
     return capsys.readouterr().err
 
 
@@ -83,7 +98,7 @@ def test_several_stand_side_by_side(tmp_path: Path, data: Path, capsys: pytest.C
     out, sheet = tmp_path / "out", tmp_path / "sheet.png"
     engine = make_engine(tmp_path / "engines" / "good")  # of the same name as a folder of maps
     evaluate.command(
-        data, maps=[tmp_path / "good", tmp_path / "bad"], engine=[engine], out=out, sheet=sheet, sheet_rows=3, threads=1
+        [data], maps=[tmp_path / "good", tmp_path / "bad"], engine=[engine], out=out, sheet=sheet, sheet_rows=3, threads=1
     )
     table = capsys.readouterr().out
     assert all(label in table for label in ("good (1)", "bad", "good (2)", f"{N} images"))
@@ -105,13 +120,13 @@ def test_several_stand_side_by_side(tmp_path: Path, data: Path, capsys: pytest.C
 
 def test_published_rows_are_those_of_the_engines_model(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine = make_engine(tmp_path / "engine", RECIPE.model_copy(update={"model": "basnet"}))
-    evaluate.command(data, engine=[engine], dataset="SOD", threads=1)
+    evaluate.command([data], engine=[engine], dataset="SOD", threads=1)
     out = capsys.readouterr().out
     assert "0.8510" in out
     assert "0.1130" in out
-    evaluate.command(data, engine=[engine], maps=[tmp_path / "good"], dataset="SOD", threads=1)
+    evaluate.command([data], engine=[engine], maps=[tmp_path / "good"], dataset="SOD", threads=1)
     assert "max_f published" in capsys.readouterr().out
-    evaluate.command(data, engine=[engine], dataset="SOD", stretch=False, threads=1)
+    evaluate.command([data], engine=[engine], dataset="SOD", stretch=False, threads=1)
     assert "0.8510" not in capsys.readouterr().out, "published scores are of stretched maps"
 
 
@@ -121,21 +136,21 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_scores(
     (tmp_path / "out").write_text("no folder")
     for what in ({"out": tmp_path / "out"}, {"sheet": tmp_path / "out/sheet.png"}):
         with pytest.raises(OutputError):
-            evaluate.command(data, maps=[tmp_path / "good"], threads=1, **what)
+            evaluate.command([data], maps=[tmp_path / "good"], threads=1, **what)
         assert "max_f" in capsys.readouterr().out
 
 
 def test_what_is_missing_is_named(tmp_path: Path, data: Path) -> None:
     with pytest.raises(UsageError, match="nothing to score"):
-        evaluate.command(data)
+        evaluate.command([data])
     with pytest.raises(UsageError, match="not int8"):
-        evaluate.command(data, onnx=[tmp_path / "tiny.onnx"], int8=True)
+        evaluate.command([data], onnx=[tmp_path / "tiny.onnx"], int8=True)
     with pytest.raises(UsageError, match="there is no set 'SODD'"):
-        evaluate.command(data, maps=[tmp_path / "good"], dataset="SODD")
+        evaluate.command([data], maps=[tmp_path / "good"], dataset="SODD")
     with pytest.raises(UsageError, match="--size goes with --weights"):
-        evaluate.command(data, onnx=[tmp_path / "tiny.onnx"], size=64)
+        evaluate.command([data], onnx=[tmp_path / "tiny.onnx"], size=64)
     with pytest.raises(UsageError, match="--recipe goes with --onnx or --weights"):
-        evaluate.command(data, maps=[tmp_path / "good"], recipe_file=tmp_path / "mine.toml")
+        evaluate.command([data], maps=[tmp_path / "good"], recipe_file=tmp_path / "mine.toml")
     (tmp_path / "good" / "003.png").unlink()
     with pytest.raises(InputError, match="1 of 6 masks have no map"):
-        evaluate.command(data, maps=[tmp_path / "good"], threads=1)
+        evaluate.command([data], maps=[tmp_path / "good"], threads=1)

@@ -67,6 +67,19 @@ def test_several_places_make_one_set(data: Path, tmp_path: Path) -> None:
         EvaluationSet(data, data)
 
 
+def test_a_place_with_nothing_of_the_set_is_refused(data: Path, tmp_path: Path) -> None:
+    for path in (data / "images", data / "masks"):
+        path.rename(tmp_path / path.name)
+    assert EvaluationSet(tmp_path / "images", tmp_path / "masks").stems == ["000", "001", "002"], (
+        "a half of each pair is a part"
+    )
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "images" / "000.jpg").rename(tmp_path / "photos" / "000.jpg")
+    for read in (EvaluationSet, find_masks):
+        with pytest.raises(InputError, match=r"nothing of the set in .*photos: 0 images, 0 masks among 1 photos/\*.jpg"):
+            read(tmp_path / "images", tmp_path / "masks", tmp_path / "photos")
+
+
 @pytest.mark.parametrize(("images", "masks"), [("DUTS-TE-Image", "DUTS-TE-Mask"), ("imgs", "gt")])
 def test_usual_names_links_and_depths_are_found(data: Path, tmp_path: Path, images: str, masks: str) -> None:
     deep = tmp_path / "a" / "b"

@@ -12,7 +12,7 @@ import pytest
 
 from edgesod.errors import InputError
 from edgesod.evaluation import SodScorer, accumulate_folder, accumulate_predictions
-from tests.helpers.pairs import write_pairs
+from tests.helpers.pairs import split_pairs, write_pairs
 
 N = 20
 
@@ -43,6 +43,15 @@ def test_a_set_and_its_mask_folder_are_the_same(folders: tuple[Path, Path]) -> N
     maps, data = folders
     whole, masks = (accumulate_folder(maps, place, full=False, jobs=1) for place in (data, data / "masks"))
     assert whole.scores() == masks.scores()
+
+
+def test_the_parts_of_a_set_score_as_the_whole(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    maps, data = folders
+    parts = split_pairs(data, tmp_path / "parts")
+    whole = accumulate_folder(maps, data, jobs=1)
+    assert accumulate_folder(maps, parts, jobs=1).scores() == whole.scores()
+    assert accumulate_folder(maps, [parts[0] / "masks", parts[1]], jobs=1).scores() == whole.scores()
+    assert accumulate_folder(maps, parts[0], jobs=1).n == N / 2
 
 
 def test_several_processes_change_nothing(folders: tuple[Path, Path]) -> None:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 from skimage import data
+
+
+def split_pairs(place: Path, into: Path) -> list[Path]:
+    """Copy every other pair of a set into a folder and the rest into a tar, both in ``into``; return the two."""
+    into.mkdir()
+    folder, tar = into / "half-0", into / "half-1.tar"
+    with tarfile.open(tar, "w") as packed:
+        for kind in ("images", "masks"):
+            (folder / kind).mkdir(parents=True)
+            for k, path in enumerate(sorted((place / kind).iterdir())):
+                if k % 2:
+                    packed.add(path, f"half-1/{kind}/{path.name}")
+                else:
+                    (folder / kind / path.name).write_bytes(path.read_bytes())
+    return [folder, tar]
 
 
 def write_pairs(folder: Path, n: int, size: int = 48) -> Path:

@@ -153,7 +153,7 @@ def test_layers_can_be_left_in_float(
 
 
 def test_the_hold_out_is_every_twentieth(drift: ModuleType, place: Path) -> None:
-    pictures = drift.Pictures(place / "set", hold_out=True)
+    pictures = drift.Pictures([place / "set"], hold_out=True)
     assert (pictures.stems, pictures.of) == (["000", "020", "040"], 3)
-    assert drift.Pictures(place / "set", 2).stems == ["000", "020"]
+    assert drift.Pictures([place / "set"], 2).stems == ["000", "020"]
     assert np.array_equal(pictures.reference, [])
