@@ -28,10 +28,10 @@ from edgesod.builder.job import FP32, Job
 from edgesod.calibration.schemes import Scheme
 from edgesod.calibration.table import check_table, read_table
 from edgesod.evaluation import EvaluationSet, SodScorer, evenly_spread, name_of
+from edgesod.evaluation import hold_out as held_out
 from edgesod.files import sha256_of
 from edgesod.recipe import Precision, Recipe, load_recipe, recipe_for
 from edgesod.runtime import Runtime, open_session
-from trainer.data.split import hold_out as held_out
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "calibration.md"
 BEGIN, END = "<!-- drift of {}: written by scripts/int8_drift.py -->", "<!-- end of drift of {} -->"

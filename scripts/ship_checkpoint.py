@@ -31,7 +31,7 @@ from edgesod.calibration import calibrate
 from edgesod.calibration.headroom import headroom, write_headroom
 from edgesod.cli import train
 from edgesod.errors import CheckFailed
-from edgesod.evaluation import EvaluationSet, evenly_spread
+from edgesod.evaluation import EvaluationSet, evenly_spread, hold_out
 from edgesod.evaluation.datasets import dataset_of
 from edgesod.files import replacing, replacing_folder, sha256_of
 from edgesod.manifest import this_device
@@ -40,7 +40,6 @@ from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Recipe
 from edgesod.runtime import Runtime, open_session
 from trainer import networks
-from trainer.data.split import hold_out
 from trainer.export import export_weights, network_recipe, weights_recipe
 from trainer.training.checkpoint import checkpoints, read_record
 

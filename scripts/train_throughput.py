@@ -29,9 +29,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from edgesod.errors import CheckFailed
-from edgesod.evaluation import EvaluationSet
+from edgesod.evaluation import EvaluationSet, hold_out
 from trainer import networks
-from trainer.data.split import hold_out
 from trainer.training.batches import batches_of
 from trainer.training.devices import make_fabric
 from trainer.training.learner import Learner

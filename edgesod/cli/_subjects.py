@@ -39,24 +39,33 @@ class Subject:
     shown: dict[str, NDArray[np.uint8] | NDArray[np.float32]] = field(default_factory=dict)
 
     def score(
-        self, data: Sequence[Path], keep: Sequence[str], *, stretch: bool, jobs: int | None, on_progress: OnProgress
+        self,
+        data: Sequence[Path],
+        keep: Sequence[str],
+        *,
+        stems: Sequence[str] | None,
+        stretch: bool,
+        jobs: int | None,
+        on_progress: OnProgress,
     ) -> SodScorer:
-        """Score the subject on a set, which may come in several parts, and keep the maps of some stems."""
+        """Score the subject on a set, which may come in several parts, or on some stems of it; keep the maps of some."""
         if isinstance(self.source, Path):
-            scorer = accumulate_folder(self.source, data, stretch=stretch, jobs=jobs, on_progress=on_progress)
+            scorer = accumulate_folder(self.source, data, stems=stems, stretch=stretch, jobs=jobs, on_progress=on_progress)
             maps = find_masks(self.source) if keep else {}
             self.shown = {stem: maps[stem].read_grey() for stem in keep}
             return scorer
         pairs = EvaluationSet(*data)
+        stems = pairs.stems if stems is None else stems
         with self.source() as runtime:
             self.model = runtime.recipe.model
-            predictions = self._predict(runtime, pairs, set(keep))
-            return accumulate_predictions(predictions, stretch=stretch, on_scored=lambda done: on_progress(done, len(pairs)))
+            predictions = self._predict(runtime, pairs, stems, set(keep))
+            return accumulate_predictions(predictions, stretch=stretch, on_scored=lambda done: on_progress(done, len(stems)))
 
     def _predict(
-        self, runtime: Runtime, pairs: EvaluationSet, keep: set[str]
+        self, runtime: Runtime, pairs: EvaluationSet, stems: Sequence[str], keep: set[str]
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-        for stem, image, truth in pairs:
+        for stem in stems:
+            image, truth = pairs.read(stem)
             saliency = runtime(image).saliency
             if stem in keep:
                 self.shown[stem] = saliency

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgesod.cli import _options, _output
+from edgesod.errors import UsageError
 
 if TYPE_CHECKING:
     from edgesod.cli._subjects import Subject
@@ -23,6 +24,12 @@ def command(
         list[Path],
         typer.Option(help="Folder with images/ and masks/, or a tar of one; may be given several times for parts of one set."),
     ],
+    hold_out: Annotated[
+        bool,
+        typer.Option(
+            "--hold-out", help="Score the hold-out alone, every 20th picture of a training set; --data as in training."
+        ),
+    ] = False,
     maps: Annotated[
         _Paths, typer.Option(help="A folder of saliency maps named like the images; may be given several times.")
     ] = None,
@@ -67,6 +74,7 @@ def command(
     """
     from edgesod.cli._subjects import collect_subjects
     from edgesod.evaluation import EvaluationSet, draw_curves, evenly_spread, name_of, write_curves
+    from edgesod.evaluation import hold_out as split
 
     subjects = collect_subjects(
         maps=maps or [],
@@ -80,33 +88,39 @@ def command(
         backend=backend,
         threads=threads,
     )
+    if dataset is not None and hold_out:
+        raise UsageError(
+            f"published scores are of all of {dataset}, and --hold-out scores a part", hint="leave out --dataset or --hold-out"
+        )
     if dataset is not None:
         dataset = _options.known_set(dataset).name
-    shown = evenly_spread(EvaluationSet(*data).stems, sheet_rows) if sheet is not None else []
+    pairs = EvaluationSet(*data) if hold_out or sheet is not None else None
+    held = split(pairs.stems)[1] if pairs is not None and hold_out else None
+    shown = evenly_spread(held or pairs.stems, sheet_rows) if pairs is not None and sheet is not None else []
     scorers: list[SodScorer] = []
     for subject in subjects:
         with _output.progress(f"eval {subject.label}") as update:
-            scorers.append(subject.score(data, shown, stretch=stretch, jobs=threads, on_progress=update))
+            scorers.append(subject.score(data, shown, stems=held, stretch=stretch, jobs=threads, on_progress=update))
     scores = [scorer.scores() for scorer in scorers]
     if as_json:
         by_label = {subject.label: one for subject, one in zip(subjects, scores, strict=True)}
         found = scores[0] if len(scores) == 1 else {"models": by_label}
-        _output.result_json({"data": [str(place) for place in data], **found})
+        _output.result_json({"data": [str(place) for place in data], "hold_out": hold_out, **found})
     else:
-        set_name = (dataset or name_of(data)) if stretch else ""
-        _print(subjects, scores, set_name, stretch=stretch)
+        how = "stretched min–max as published" if stretch else "not stretched, so not comparable with published scores"
+        title = f"{scores[0]['n']:.0f} images{' of the hold-out' if hold_out else ''}, maps {how}"
+        is_published = stretch and not hold_out
+        _print(title, subjects, scores, (dataset or name_of(data)) if is_published else "")
     # files last: one that cannot be written does not cost the scores
     if out is not None:
         curves = {subject.label: scorer.curves() for subject, scorer in zip(subjects, scorers, strict=True)}
         draw_curves(curves, out / "curves.png")
         write_curves(curves, out / "curves.csv")
-    if sheet is not None:
-        _write_sheet(sheet, EvaluationSet(*data), shown, subjects)
+    if sheet is not None and pairs is not None:
+        _write_sheet(sheet, pairs, shown, subjects)
 
 
-def _print(subjects: list[Subject], scores: list[dict[str, float]], dataset: str, *, stretch: bool) -> None:
-    how = "stretched min–max as published" if stretch else "not stretched, so not comparable with published scores"
-    title = f"{scores[0]['n']:.0f} images, maps {how}"
+def _print(title: str, subjects: list[Subject], scores: list[dict[str, float]], dataset: str) -> None:
     if len(subjects) == 1:
         _print_one(title, subjects[0], scores[0], dataset)
     else:

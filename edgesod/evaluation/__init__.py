@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .curves import draw_curves, write_curves
 from .metrics import Curves, SodScorer
-from .pairs import EvaluationSet, evenly_spread, name_of
+from .pairs import EvaluationSet, evenly_spread, hold_out, name_of
 from .published import compare_with_published, published_scores
 from .scoring import accumulate_folder, accumulate_predictions
 
@@ -17,6 +17,7 @@ __all__ = [
     "compare_with_published",
     "draw_curves",
     "evenly_spread",
+    "hold_out",
     "name_of",
     "published_scores",
     "write_curves",

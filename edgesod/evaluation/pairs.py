@@ -102,6 +102,16 @@ def evenly_spread(items: Sequence[T], count: int | None) -> list[T]:
     return [items[k * len(items) // count] for k in range(count)]
 
 
+def hold_out(stems: Sequence[str], every: int = 20) -> tuple[list[str], list[str]]:
+    """Split the stems of a training set into those to train on and the hold-out, every 20th in sorted order.
+
+    The one rule of training, scoring and shipping: what it holds out was never trained on, if all parts of the set are given.
+    """
+    ordered = sorted(stems)
+    held = set(ordered[::every])
+    return [stem for stem in ordered if stem not in held], ordered[::every]
+
+
 class EvaluationSet:
     """Image–mask pairs by stem, from any number of folders and tars.
 

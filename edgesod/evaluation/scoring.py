@@ -7,7 +7,7 @@ the way a stream shows it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +29,7 @@ def accumulate_folder(
     maps_dir: str | Path,
     masks_dir: Places,
     *,
+    stems: Sequence[str] | None = None,
     stretch: bool = True,
     full: bool = True,
     jobs: int | None = None,
@@ -42,6 +43,7 @@ def accumulate_folder(
     Args:
         maps_dir: Folder of greyscale maps, 8 bits.
         masks_dir: Folder of masks, or a set as :class:`EvaluationSet` reads it; several where it comes in parts.
+        stems: Those to score, all of them stems of masks; every mask's where ``None``.
         stretch: Min–max stretch each map.
         full: Also compute the weighted F, the S- and the E-measure.
         jobs: Processes; 1 is this one alone, ``None`` one per core. A script that asks for several has to guard its
@@ -52,6 +54,8 @@ def accumulate_folder(
         InputError: A folder holds no image, a mask has no map, or a file cannot be decoded.
     """
     maps, masks = find_masks(maps_dir), find_masks(*places_of(masks_dir))
+    if stems is not None:
+        masks = {stem: masks[stem] for stem in stems}
     if missing := sorted(masks.keys() - maps.keys()):
         raise InputError(
             f"{len(missing)} of {len(masks)} masks have no map in {maps_dir}, such as {missing[0]!r}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -38,6 +39,7 @@ def data(tmp_path: Path) -> Path:
 def _scores(capsys: pytest.CaptureFixture[str], *data: Path, **what: object) -> dict[str, float]:
     evaluate.command(list(data), as_json=True, threads=1, **what)
     found = json.loads(capsys.readouterr().out)
+    assert found.pop("hold_out") is what.get("hold_out", False)
     assert found.pop("data") == [str(place) for place in data]
     return dict(found)
 
@@ -71,6 +73,54 @@ def test_a_set_may_come_in_parts(tmp_path: Path, data: Path, capsys: pytest.Capt
     np.testing.assert_array_equal(*(cv2.imread(str(tmp_path / f"{name}.png")) for name in ("parts", "whole")))
     with pytest.raises(InputError, match=r"nothing of the set in .*good"):
         evaluate.command([data, tmp_path / "good"], onnx=[onnx])
+
+
+def test_the_hold_out_alone_is_scored_whatever_gives_the_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = write_pairs(tmp_path / "whole", 45)
+    held = tmp_path / "held"
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (held / kind).mkdir(parents=True)
+        for stem in ("000", "020", "040"):  # listed by hand
+            shutil.copy(whole / kind / f"{stem}.{suffix}", held / kind)
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for k, path in enumerate(sorted((held / "masks").iterdir())):  # maps of the others are not asked for
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(maps / path.name), cv2.GaussianBlur(mask, (0, 0), 2 + k))
+    onnx = write_tiny(tmp_path / "tiny.onnx")
+    engine = make_engine(tmp_path / "engine")
+    parts = split_pairs(whole, tmp_path / "parts")
+    for what in ({"maps": [maps]}, {"onnx": [onnx], "backend": "onnxruntime"}, {"engine": [engine]}):
+        expected = _scores(capsys, held, **what)
+        assert expected["n"] == 3
+        for places in ([whole], parts):
+            assert _scores(capsys, *places, hold_out=True, **what) == pytest.approx(expected, abs=1e-12)
+    assert _scores(capsys, held, hold_out=True, maps=[maps])["n"] == 1
+    evaluate.command([whole], hold_out=True, maps=[maps], threads=1, sheet=tmp_path / "a.png", out=tmp_path / "out")
+    assert "3 images of the hold-out" in capsys.readouterr().out
+    evaluate.command([held], maps=[maps], threads=1, sheet=tmp_path / "b.png")
+    np.testing.assert_array_equal(*(cv2.imread(str(tmp_path / name)) for name in ("a.png", "b.png")))
+
+
+def test_the_hold_out_is_that_of_training(tmp_path: Path) -> None:
+    loop = pytest.importorskip("trainer.training.loop")
+    from trainer.training.recipe import load_recipe
+
+    data = write_pairs(tmp_path / "set", 45)
+    recipe = load_recipe("fast").model_copy(update={"validate_images": 1000, "precision": "fp32"})
+    trainer = loop.Trainer(recipe, [str(data)], tmp_path / "run")
+    assert trainer.held == ["000", "020", "040"]
+    assert sorted([*trainer.stems, *trainer.held]) == [f"{k:03d}" for k in range(45)]
+
+
+def test_published_scores_are_not_set_beside_a_hold_outs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_pairs(tmp_path / "SOD", 3)
+    engine = make_engine(tmp_path / "engine", RECIPE.model_copy(update={"model": "basnet"}))
+    for hold_out in (False, True):
+        evaluate.command([data], engine=[engine], threads=1, hold_out=hold_out)
+        assert ("0.8510" in capsys.readouterr().out) is not hold_out
+    with pytest.raises(UsageError, match="published scores are of all of SOD"):
+        evaluate.command([data], engine=[engine], dataset="SOD", hold_out=True)
 
 
 def test_a_foreign_network_is_fed_as_the_recipe_says(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

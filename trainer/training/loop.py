@@ -16,8 +16,7 @@ from types import FrameType
 
 import torch
 
-from edgesod.evaluation.pairs import EvaluationSet
-from trainer.data.split import hold_out
+from edgesod.evaluation.pairs import EvaluationSet, hold_out
 
 from .batches import batches_of
 from .checkpoint import checkpoints, clear_leftovers, keep_best, read_record

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgesod.errors import CheckFailed
-from edgesod.evaluation.pairs import EvaluationSet
+from edgesod.evaluation.pairs import EvaluationSet, hold_out
 from trainer import networks
-from trainer.data.split import hold_out
 from trainer.losses import TAUGHT, LossParts
 
 from .batches import batches_of
