@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, nargs="+", required=True, help="set to score on, such as SOD; several for its parts"
     )
-    parser.add_argument("--calib", type=Path, required=True, help="folder of pictures to calibrate on")
+    parser.add_argument("--calib", type=Path, nargs="+", required=True, help="folders or tars of pictures to calibrate on")
     parser.add_argument("--calib-images", type=at_least_one, default=24)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="of the line, at least two")
     parser.add_argument("--limit", type=at_least_one, help="score so many pictures, evenly spread; all by default")

@@ -33,7 +33,9 @@ def main() -> None:
     """Measure what is left to measure, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="u2netp", choices=zoo.names())
-    parser.add_argument("--calib", type=Path, help="folder of images to calibrate on, in place of the shipped table")
+    parser.add_argument(
+        "--calib", type=Path, nargs="+", help="folders or tars of images to calibrate on, in place of the shipped table"
+    )
     parser.add_argument("--calib-images", type=at_least_one, default=128)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="set to score on; several for its parts")
     parser.add_argument("--hold-out", action="store_true", help="score the hold-out of a training set alone, every 20th stem")

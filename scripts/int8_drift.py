@@ -150,7 +150,7 @@ def int8_runtime(
 def write_int8(onnx: Path, recipe: Recipe, table_file: Path, scheme: Scheme, folder: Path) -> Path:
     """Write the INT8 version of an FP32 ONNX into an empty folder, as a build would; return the file."""
     shutil.copyfile(onnx, folder / FP32)
-    job = Job(recipe, onnx, folder, table_file, on_step=lambda _: None, on_progress=lambda _done, _total: None)
+    job = Job(recipe, onnx, folder, (table_file,), on_step=lambda _: None, on_progress=lambda _done, _total: None)
     return folder / job.write_onnx("cpu-qdq" if scheme == "cpu" else "qdq")
 
 

@@ -73,7 +73,7 @@ def main() -> None:
         "--data", type=Path, nargs="+", required=True, help="training set: images/ and masks/, or tars of its parts"
     )
     parser.add_argument("--sod", type=Path, nargs="+", required=True, help="set to score on; several for its parts")
-    parser.add_argument("--calib", type=Path, required=True, help="folder of images to calibrate on")
+    parser.add_argument("--calib", type=Path, nargs="+", required=True, help="folders or tars of images to calibrate on")
     parser.add_argument("--clip", type=Path, required=True, help="video to run on")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, engines, clips and results")
     parser.add_argument("--networks", nargs="+", default=sorted(SMALLEST), choices=sorted(SMALLEST))
@@ -173,7 +173,7 @@ class Network:
         """Build an engine from the weights; the gate compares it with FP32 on photographs."""
         words = ["build", "--model", self.name, "--weights", self.weights, "--size", self.size, f"--{precision}"]
         if precision != "fp32":
-            words += ["--calib", self.options.calib]
+            words += each("--calib", self.options.calib)
         out = self.folder / "engines"
         return dict(json.loads(self.edgesod(*words, "--out", out, "--json", *self._threads())))
 

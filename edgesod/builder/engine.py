@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgesod import __version__, assets, zoo
 from edgesod.errors import InputError, UsageError
-from edgesod.evaluation.pairs import Places
+from edgesod.evaluation.pairs import Places, places_of
 from edgesod.files import replacing_folder, sha256_of
 from edgesod.manifest import REVISION, Manifest, TensorRtBuild, this_device, versions_here
 from edgesod.recipe import Recipe
@@ -20,7 +20,7 @@ from edgesod.runtime import Runtime, Session, choose_backend, open_session
 from edgesod.runtime.select import AUTO
 
 from .gate import GateSet, measure, verdict
-from .job import FP32, Job, Maker, make_for_cpu
+from .job import FP32, Job, Maker, is_of_images, make_for_cpu
 
 if TYPE_CHECKING:
     from .tensorrt_policy import TensorRtOptions
@@ -34,7 +34,7 @@ def build(
     recipe: Recipe,
     onnx: str | Path,
     *,
-    table: str | Path | None = None,
+    table: Places | None = None,
     verify: Places | None = None,
     backend: str = "auto",
     tensorrt: TensorRtOptions | None = None,
@@ -48,10 +48,10 @@ def build(
     Args:
         recipe: What to build.
         onnx: FP32 ONNX with one image input ``(1, 3, H, W)`` of the recipe's size and one map output ``(1, 1, H, W)``.
-        table: A calibration table made from this very ONNX, or a folder of images to calibrate on; the shipped table of the
-            recipe's model when left out. INT8 takes its scales from it, and FP16 keeps layers near the end of its range in
-            FP32; not so where TensorRT makes FP16 by a flag (weak typing, as below 10.12), which refuses a table. For
-            implicit INT8 also a calibration cache of TensorRT's (``.cache``).
+        table: A calibration table made from this very ONNX, or images to calibrate on, a folder or tar or several; the
+            shipped table of the recipe's model when left out. INT8 takes its scales from it, and FP16 keeps layers near the
+            end of its range in FP32; not so where TensorRT makes FP16 by a flag (weak typing, as below 10.12), which refuses
+            a table. For implicit INT8 also a calibration cache of TensorRT's (``.cache``).
         verify: Images for the gate, or a set with ground truth, one place or several (:class:`~edgesod.builder.gate.GateSet`);
             without it, the photographs that scikit-image carries.
         backend: ``"auto"`` or the name of a backend that must be had.
@@ -69,7 +69,7 @@ def build(
         StaleError: The calibration table was made for another ONNX.
         BackendError: The backend cannot be had, or not at this precision.
         BuildError: TensorRT could not build it, or built another precision.
-        UsageError: Options that do not fit together.
+        UsageError: Options that do not fit together, a table among several places of images too.
         CheckFailed: The engine gave non-finite values or drifted past the recipe's bounds.
         OutputError: The folder could not be written.
     """
@@ -77,9 +77,15 @@ def build(
     if not onnx.is_file():
         raise InputError(f"there is no ONNX file at {onnx}", hint="`edgesod models` lists what is shipped; or give --onnx FILE")
     _require_one_file(onnx)
-    if table is not None and recipe.precision not in ("int8", "fp16"):
+    calib = places_of(table or ())
+    if calib and recipe.precision not in ("int8", "fp16"):
         raise UsageError(
             f"calibration is for INT8 and FP16, {recipe.name} has no use for it", hint="leave out --calib, or build --int8"
+        )
+    if len(calib) > 1 and (others := [path for path in calib if not is_of_images(path)]):
+        raise UsageError(
+            f"{others[0]} is no folder or tar of images, and a table is not for several",
+            hint="--calib TABLE alone, or --calib once for each part of a set",
         )
     gate_set = GateSet(verify)
     name, reason = choose_backend(recipe.precision, backend)
@@ -90,7 +96,7 @@ def build(
     with replacing_folder(folder) as work:
         shutil.copyfile(onnx, work / FP32)
         hashes: dict[str, str] = {}
-        job = Job(recipe, onnx, work, Path(table) if table is not None else None, on_step, on_progress)
+        job = Job(recipe, onnx, work, tuple(calib), on_step, on_progress)
         made = _maker(name, tensorrt)(job)
         for file in work.iterdir():
             hashes[file.name] = sha256_of(file)
@@ -113,7 +119,7 @@ def build(
             sha256=hashes,
             device=this_device(),
             tensorrt=made.tensorrt,
-            given=_given(recipe, onnx, table, backend),
+            given=_given(recipe, onnx, calib, backend),
             versions={"edgesod": __version__} | versions_here(*_PACKAGES),
             inputs=inputs,
             outputs=outputs,
@@ -123,13 +129,13 @@ def build(
     return folder
 
 
-def _given(recipe: Recipe, onnx: Path, table: str | Path | None, backend: str) -> tuple[str, ...]:
+def _given(recipe: Recipe, onnx: Path, calib: Sequence[Path], backend: str) -> tuple[str, ...]:
     """Return the words of ``edgesod build`` for what the manifest does not say elsewhere; of TensorRT it does."""
     is_shipped = recipe.model in zoo.names() and sha256_of(onnx) == sha256_of(zoo.shipped(recipe.model).onnx)
     words = (
         f"--backend {backend}" if backend not in (AUTO, "tensorrt") else "",
         "" if is_shipped else "--onnx FILE",
-        "--calib FILE" if table is not None else "",
+        "--calib FILE" if calib else "",
     )
     return tuple(word for word in words if word)
 

@@ -50,7 +50,7 @@ class Job:
         recipe: What is built.
         source: The FP32 ONNX as it was given; a calibration table belongs to it.
         work: The folder; it holds a copy of ``source``.
-        calib: Calibration table, or folder of images; the shipped table where ``None``.
+        calib: A calibration table, or folders and tars of images; the shipped table where empty.
         on_step: Told each step in a sentence.
         on_progress: Told ``(done, total)`` within the long steps.
     """
@@ -58,9 +58,14 @@ class Job:
     recipe: Recipe
     source: Path
     work: Path
-    calib: Path | None
+    calib: tuple[Path, ...]
     on_step: Callable[[str], None]
     on_progress: Callable[[int, int | None], None]
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The folders and tars to calibrate on; none where a table or a cache was given, or nothing."""
+        return tuple(path for path in self.calib if is_of_images(path))
 
     def write_onnx(self, kind: OnnxKind) -> str:
         """Write the ONNX of some kind into the folder, and the table it took; return the ONNX's name.
@@ -116,7 +121,7 @@ class Job:
         try:
             table = self.table()
         except StaleError:
-            if self.calib is not None:
+            if self.calib:
                 raise
             self.on_step("no ranges of this network, so none is checked against FP16's; --calib DIR measures them")
             return ()
@@ -135,15 +140,20 @@ class Job:
         from edgesod.calibration import calibrate
         from edgesod.calibration.table import check_table, read_table
 
-        path = self.calib if self.calib is not None else _shipped_table(self.recipe)
-        if path.is_dir():
-            self.on_step(f"calibrating on {path}")
-            table = calibrate(self.work / FP32, self.recipe, path, on_progress=self.on_progress)
+        if self.images:
+            self.on_step(f"calibrating on {', '.join(map(str, self.images))}")
+            table = calibrate(self.work / FP32, self.recipe, self.images, on_progress=self.on_progress)
         else:
+            path = self.calib[0] if self.calib else _shipped_table(self.recipe)
             table = read_table(path)
             check_table(table, self.source, self.recipe)
         table.write(self.work / TABLE)
         return table
+
+
+def is_of_images(path: Path) -> bool:
+    """Say whether what was given to calibrate with is a folder or tar of images, not a table."""
+    return path.is_dir() or path.suffix == ".tar"
 
 
 def make_for_cpu(job: Job) -> Made:
@@ -157,6 +167,6 @@ def _shipped_table(recipe: Recipe) -> Path:
     if not path.is_file():
         raise StaleError(
             f"no calibration table is shipped for {recipe.stem}",
-            hint="the same command with --calib DIR, a folder of 32 or more images like the ones it will see",
+            hint="the same command with --calib DIR, a folder or tar of 32 or more images like the ones it will see",
         )
     return path

@@ -42,7 +42,7 @@ class BuildRequest(BaseModel):
         typing, int8_route, network_flags, builder_flags: The policy's.
         algorithm: Of the calibrator, for the implicit route.
         cache: A finished calibration cache.
-        images: Folder of images to calibrate on where there is no cache.
+        images: Folders and tars of images to calibrate on where there is no cache.
         written_cache: Where the cache goes that TensorRT worked out from ``images``.
         timing_caches: Folder that timing caches are kept in.
     """
@@ -59,7 +59,7 @@ class BuildRequest(BaseModel):
     builder_flags: tuple[str, ...]
     algorithm: Algorithm = "EntropyCalibration2"
     cache: Path | None = None
-    images: Path | None = None
+    images: tuple[Path, ...] = ()
     written_cache: Path | None = None
     timing_caches: Path
 
@@ -256,7 +256,7 @@ class _Build:
     def _images(self) -> Iterator[NDArray[np.float32]]:
         from edgesod.calibration.images import CalibrationImages
 
-        if self._request.images is not None:
+        if self._request.images:
             for _, tensor in CalibrationImages(self._request.images, self._request.recipe):
                 yield tensor
 

@@ -25,8 +25,8 @@ PLAN, FREE, CACHE = "engine.plan", "free-batch.onnx", "calibration.cache"
 def make_plan(job: Job, options: TensorRtOptions) -> Made:
     """Build an engine with TensorRT.
 
-    For implicit INT8, ``job.calib`` may also be a calibration cache of TensorRT's; a folder of images is calibrated on by
-    TensorRT itself there.
+    For implicit INT8, ``job.calib`` may also be a calibration cache of TensorRT's; on folders and tars of images TensorRT
+    calibrates itself there.
 
     Raises:
         BackendError: No GPU or no TensorRT, or they cannot do what was asked.
@@ -52,9 +52,9 @@ def make_plan(job: Job, options: TensorRtOptions) -> Made:
         free_batch(onnx, job.work / FREE, compare=False)
         onnx = job.work / FREE
     algorithm = algorithm_for(job.recipe.quantisation.method, on_dla=options.dla_core is not None)
-    images = job.calib if rule.int8_route == "implicit" and job.calib is not None and job.calib.is_dir() else None
+    images = job.images if rule.int8_route == "implicit" else ()
     cache = None
-    if rule.int8_route == "implicit" and images is None:
+    if rule.int8_route == "implicit" and not images:
         cache = job.work / CACHE
         write_atomically(cache, _finished_cache(job, algorithm, version, on_dla=options.dla_core is not None))
     job.on_step("building the engine")
@@ -85,7 +85,7 @@ def _require_fitting_frames(job: Job, rule: Policy, options: TensorRtOptions) ->
     """Refuse what a network that takes frames cannot be built with."""
     if options.batch[2] > 1:
         raise UsageError("a network that takes frames takes one at a time", hint="leave out --batch or --frame-input")
-    if rule.int8_route == "implicit" and job.calib is not None and job.calib.is_dir():
+    if rule.int8_route == "implicit" and job.images:
         raise UsageError(
             "TensorRT calibrates on what the network takes, and pictures of any size are no frames",
             hint="--calib TABLE from `edgesod calibrate`, or leave out --frame-input",
@@ -94,7 +94,7 @@ def _require_fitting_frames(job: Job, rule: Policy, options: TensorRtOptions) ->
 
 def _require_no_ranges(job: Job, version: str) -> None:
     """Say that a flag makes the FP16 here, not the graph, so that neither ranges nor ``float_nodes`` have a say."""
-    if job.calib is not None:
+    if job.calib:
         remedy = "leave out --calib"
         raise UsageError(
             f"TensorRT {version} makes a weakly typed FP16 engine by a flag, and has no use for ranges",
@@ -111,8 +111,8 @@ def _finished_cache(job: Job, algorithm: Algorithm, version: str, *, on_dla: boo
     """Return the calibration cache that was given, under this version's name, else that of the table."""
     from edgesod.calibration.tensorrt_cache import SUFFIX, cache_of_table, float_tensors, format_cache, read_cache
 
-    if job.calib is not None and job.calib.suffix == SUFFIX:
-        return format_cache(read_cache(job.calib), algorithm, version)
+    if job.calib and job.calib[0].suffix == SUFFIX:
+        return format_cache(read_cache(job.calib[0]), algorithm, version)
     quantisation = job.recipe.quantisation
     # a DLA runs nothing in INT8 that lacks a scale, and gives it to the GPU instead
     without = set() if on_dla else float_tensors(job.work / FP32, quantisation.float_nodes)

@@ -34,7 +34,7 @@ class CalibrationTable(BaseModel):
     onnx_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size_hw: tuple[int, int]
     images: str
-    """Name of the folder the images came from; no path, tables are shipped."""
+    """Names of the folders and tars the images came from; no paths, tables are shipped."""
     num_images: int = Field(ge=1)
     preprocessing: Preprocessing
     created: str

@@ -26,7 +26,10 @@ def command(
     onnx: Annotated[Path | None, typer.Option(help="Your own FP32 ONNX.")] = None,
     size: Annotated[int | None, typer.Option(min=32, help="With --weights: input height and width in pixels.")] = None,
     calib: Annotated[
-        Path | None, typer.Option(help="INT8, FP16: a folder of images to calibrate on, or a table from `edgesod calibrate`.")
+        list[Path] | None,
+        typer.Option(
+            help="INT8, FP16: a table from `edgesod calibrate`, or a folder or tar of images to calibrate on; several times for more."
+        ),
     ] = None,
     verify: Annotated[
         list[Path] | None,

@@ -30,7 +30,13 @@ class Scheme(str, Enum):
 
 
 def command(
-    images: Annotated[Path | None, typer.Option(help="Folder of images like the ones the engine will see; 32 or more.")] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder or tar of images like the ones the engine will see, 32 or more; masks of a set are left out; may be given "
+            "several times."
+        ),
+    ] = None,
     model: _options.Model = None,
     weights: Annotated[Path | None, typer.Option(help="Your own weights of --model; needs torch.")] = None,
     onnx: Annotated[Path | None, typer.Option(help="Your own FP32 ONNX.")] = None,
@@ -39,7 +45,7 @@ def command(
     ] = None,
     size: Annotated[int | None, typer.Option(min=32, help="With --weights: input height and width in pixels.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Measure at most this many images, evenly spread over the folder; 128 by default.")
+        int | None, typer.Option(min=1, help="Measure at most this many images, evenly spread over all; 128 by default.")
     ] = None,
     table: Annotated[Path | None, typer.Option(help="A table made before; then none is measured.")] = None,
     ranges: Annotated[bool, typer.Option("--ranges", help="Check every layer's largest value against FP16's 65504.")] = False,
@@ -70,7 +76,7 @@ def command(
         _refuse(
             "they are about --sensitivity", {"--scheme": scheme and scheme.value, "--sensitivity-images": sensitivity_images}
         )
-    folder = _named(images) if table is None or sensitivity else Path()
+    places = _named(images) if table is None or sensitivity else []
     from edgesod.calibration import calibrate
     from edgesod.calibration.table import check_table, read_table
     from edgesod.cli._source import recipe_and_onnx
@@ -89,7 +95,7 @@ def command(
             check_table(found, fp32_onnx, recipe)
         else:
             with _output.progress("calibrate") as update:
-                found = calibrate(fp32_onnx, recipe, folder, limit=limit or _LIMIT, threads=threads, on_progress=update)
+                found = calibrate(fp32_onnx, recipe, places, limit=limit or _LIMIT, threads=threads, on_progress=update)
             found.write(path)
             if found.num_images < _FEW:
                 _output.note(
@@ -105,7 +111,7 @@ def command(
             result["ranges"] = _check_ranges(fp32_onnx, found, path, as_json)
         if sensitivity:
             result["sensitivity"] = _measure_sensitivity(
-                fp32_onnx, recipe, found, path, folder, sensitivity_images or 8, (scheme or Scheme.cpu).value, threads, as_json
+                fp32_onnx, recipe, found, path, places, sensitivity_images or 8, (scheme or Scheme.cpu).value, threads, as_json
             )
     if as_json:
         _output.result_json(result)
@@ -115,7 +121,7 @@ def command(
         _output.result(str(path))
 
 
-def _require_use(images: Path | None, ranges: bool, sensitivity: bool, limit: int | None, threads: int | None) -> None:
+def _require_use(images: list[Path] | None, ranges: bool, sensitivity: bool, limit: int | None, threads: int | None) -> None:
     """Raise ``UsageError`` for options that have nothing to act on beside ``--table``."""
     if not (ranges or sensitivity):
         raise UsageError(
@@ -127,7 +133,10 @@ def _require_use(images: Path | None, ranges: bool, sensitivity: bool, limit: in
             hint="leave out one of them; --sensitivity-images limits what --sensitivity compares on",
         )
     if not sensitivity:
-        _refuse("--ranges reads the table and runs nothing", {"--images": images, "--threads": threads})
+        _refuse(
+            "--ranges reads the table and runs nothing",
+            {"--images": " ".join(map(str, images)) if images else None, "--threads": threads},
+        )
 
 
 def _refuse(why: str, options: dict[str, object]) -> None:
@@ -137,8 +146,8 @@ def _refuse(why: str, options: dict[str, object]) -> None:
         raise UsageError(f"nothing would come of {' and '.join(unused)}: {why}", hint="leave out what is named")
 
 
-def _named(images: Path | None) -> Path:
-    if images is None:
+def _named(images: list[Path] | None) -> list[Path]:
+    if not images:
         raise UsageError("calibrate needs images to run the network on", hint="--images FOLDER, 32 or more like those to come")
     return images
 
@@ -167,7 +176,7 @@ def _measure_sensitivity(
     recipe: Recipe,
     table: CalibrationTable,
     path: Path,
-    folder: Path,
+    places: list[Path],
     num_images: int,
     scheme: str,
     threads: int | None,
@@ -177,7 +186,7 @@ def _measure_sensitivity(
     from edgesod.calibration.sensitivity import draw_drifts, layer_drifts, write_drifts
 
     method = recipe.quantisation.method
-    images = CalibrationImages(folder, recipe, num_images)
+    images = CalibrationImages(places, recipe, num_images)
     with _output.progress("sensitivity") as update:
         drifts = layer_drifts(
             onnx,

@@ -131,7 +131,7 @@ class EvaluationSet:
     """
 
     def __init__(self, *places: str | Path) -> None:
-        parts = [_files_of(Path(place)) for place in places]
+        parts = [files_of(Path(place)) for place in places]
         files = [file for part in parts for file in part]
         found = _find(files)
         _refuse_clashes(found)
@@ -190,7 +190,7 @@ def find_masks(*places: str | Path) -> dict[str, Place]:
         InputError: There is none, two stand for one stem, a place is neither a folder nor a readable tar, or one of several
             has nothing of the set.
     """
-    parts = [_files_of(Path(place)) for place in places]
+    parts = [files_of(Path(place)) for place in places]
     files = [file for part in parts for file in part]
     found = _find(files)
     if len(places) == 1 or not any(one.paired for one in found):
@@ -293,18 +293,23 @@ def _refuse_idle(places: Sequence[str | Path], parts: Sequence[list[Place]], fou
             )
 
 
-def _files_of(place: Path) -> list[Place]:
+def files_of(place: Path) -> list[Place]:
+    """Return every file at any depth of a folder or in a tar, folder by folder in each name's order; hidden ones are left out.
+
+    Raises:
+        InputError: It is neither a folder nor an uncompressed tar.
+    """
     if place.is_dir():
-        files: Iterable[Place] = walk(place)
+        files: Iterable[Place] = _walk(place)
     elif place.is_file():
         files = _members_of(place)
     else:
-        raise InputError(f"there is no folder or tar file at {place}", hint="give a folder that holds images/ and masks/")
+        raise InputError(f"there is no folder or tar file at {place}", hint="name a folder, or an uncompressed tar of one")
     shown = (file for file in files if not posixpath.basename(file.name).startswith("."))
     return sorted(shown, key=lambda file: posixpath.split(file.name))
 
 
-def walk(root: Path) -> Iterator[Place]:
+def _walk(root: Path) -> Iterator[Place]:
     """Yield every file at any depth of a folder; links are followed, since ``images/`` is often one, and no folder is entered twice."""
     entered: set[str] = set()
     top = root.resolve().name

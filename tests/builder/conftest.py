@@ -51,7 +51,7 @@ class Bench:
         self, precision: Precision, calib: Path | None = None, frame_hw: tuple[int, int] | None = None, **asked: Any
     ) -> Made:
         what = recipe(precision).model_copy(update={"frame_hw": frame_hw})
-        job = Job(what, self.source, self.work, calib, self.told.steps.append, self._progress)
+        job = Job(what, self.source, self.work, () if calib is None else (calib,), self.told.steps.append, self._progress)
         return tensorrt_make.make_plan(job, TensorRtOptions(**asked))
 
     def built(self, precision: Precision, calib: Path | None = None, **asked: Any) -> TensorRtBuild:

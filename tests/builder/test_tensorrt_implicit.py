@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,12 @@ def test_a_table_becomes_a_cache_with_the_scales_of_the_qdq_file(
     assert (bench.work / "calibration.cache").read_text().startswith(f"TRT-{number}-EntropyCalibration2\n")
 
 
-@parametrize("tensorrt_version", ["8.5.3.1", "10.3.0"])
+@parametrize(("tensorrt_version", "packed"), [("8.5.3.1", False), ("8.5.3.1", True), ("10.3.0", False)])
 def test_tensorrt_calibrates_on_images_itself(
-    bench: Bench, machine: Machine, photographs: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, machine: Machine, photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, packed: bool
 ) -> None:
+    with tarfile.open(tmp_path / "photographs.tar", "w") as tar:
+        tar.add(photographs, "photographs")
     copied: list[np.ndarray] = []
     original = memory.MemoryCuda.h2d_async
 
@@ -59,7 +62,7 @@ def test_tensorrt_calibrates_on_images_itself(
         original(self, target, source, stream)  # type: ignore[arg-type]
 
     monkeypatch.setattr(memory.MemoryCuda, "h2d_async", spy)
-    bench.built("int8", photographs, int8_route="implicit")
+    bench.built("int8", tmp_path / "photographs.tar" if packed else photographs, int8_route="implicit")
     from edgesod.processing.pictures import read_picture
 
     expected = [preprocess(read_picture(path), recipe("int8")) for path in sorted(photographs.iterdir())]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from edgesod.calibration.images import CalibrationImages
 from edgesod.errors import InputError
+from edgesod.processing.preprocess import preprocess
 from edgesod.recipe import Recipe
 
 
@@ -18,7 +21,7 @@ def test_images_at_any_depth_come_sorted_and_preprocessed(
     photographs: Path, recipe: Recipe, inputs: list[NDArray[np.float32]]
 ) -> None:
     names, tensors = zip(*CalibrationImages(photographs, recipe), strict=True)
-    assert names == ("cat.png", "coffee.png", "inner/rocket.png")
+    assert names == tuple(f"{photographs.name}/{name}" for name in ("cat.png", "coffee.png", "inner/rocket.png"))
     for tensor, expected in zip(tensors, inputs, strict=True):
         assert tensor.dtype == np.float32
         np.testing.assert_array_equal(tensor, expected)
@@ -28,7 +31,7 @@ def test_a_limit_spreads_over_the_folder(tmp_path: Path, recipe: Recipe) -> None
     for k in range(10):
         (tmp_path / f"{k}.jpg").touch()
     (tmp_path / "notes.txt").touch()
-    names = [path.stem for path in CalibrationImages(tmp_path, recipe, limit=4).files]
+    names = [file.path.stem for file in CalibrationImages(tmp_path, recipe, limit=4).files]
     assert names == ["0", "2", "5", "7"]
     assert len(CalibrationImages(tmp_path, recipe)) == 10
 
@@ -48,7 +51,7 @@ def test_what_cannot_be_decoded_is_left_out_counted_and_named_once(
 def test_masks_beside_their_photographs_are_left_out(tmp_path: Path, recipe: Recipe) -> None:
     for name in ("a.jpg", "a.png", "b.JPG", "b.png", "c.png"):
         (tmp_path / name).touch()
-    assert [path.name for path in CalibrationImages(tmp_path, recipe).files] == ["a.jpg", "b.JPG", "c.png"]
+    assert [file.path.name for file in CalibrationImages(tmp_path, recipe).files] == ["a.jpg", "b.JPG", "c.png"]
 
 
 def test_masks_in_folders_of_their_own_are_left_out_at_any_depth_and_links_are_followed(tmp_path: Path, recipe: Recipe) -> None:
@@ -60,7 +63,31 @@ def test_masks_in_folders_of_their_own_are_left_out_at_any_depth_and_links_are_f
     (tmp_path / "linked/images").symlink_to(root / "imgs")
     (tmp_path / "linked/imgs").symlink_to(tmp_path / "linked")  # a link that leads round in a circle
     for folder, expected in ((root, "imgs/pascal/1.jpg"), (tmp_path / "linked", "images/pascal/1.jpg")):
-        assert [path.relative_to(folder).as_posix() for path in CalibrationImages(folder, recipe).files] == [expected]
+        assert [file.name for file in CalibrationImages(folder, recipe).files] == [f"{folder.name}/{expected}"]
+
+
+def test_a_tar_is_read_in_place_and_its_masks_are_left_out(photographs: Path, recipe: Recipe, tmp_path: Path) -> None:
+    cat, coffee, rocket = (photographs / name for name in ("cat.png", "coffee.png", "inner/rocket.png"))
+    parts = tmp_path / "one.tar", tmp_path / "two.tar"
+    with tarfile.open(parts[0], "w") as tar:
+        for picture, name in ((rocket, "imgs/b.png"), (cat, "./imgs/a.png"), (coffee, "gt/a.png"), (coffee, "imgs/._a.png")):
+            tar.add(picture, f"set/{name}" if name[0] != "." else name)
+    cv2.imwrite(str(tmp_path / "coffee.jpg"), cv2.imread(str(coffee)))
+    with tarfile.open(parts[1], "w") as tar:  # photographs and masks in one folder
+        tar.add(tmp_path / "coffee.jpg", "Imgs/c.jpg")
+        tar.add(cat, "Imgs/c.png")
+        tar.addfile(tarfile.TarInfo("Imgs/read me.txt"))
+    images = CalibrationImages(parts, recipe)
+    assert images.name == "one, two"
+    expected = {"./imgs/a.png": cat, "Imgs/c.jpg": tmp_path / "coffee.jpg", "set/imgs/b.png": rocket}
+    found = dict(images)
+    assert list(found) == list(expected)
+    for name, picture in expected.items():
+        np.testing.assert_array_equal(found[name], preprocess(cv2.imread(str(picture)), recipe))
+    assert [name for name, _ in CalibrationImages(parts[0], recipe, limit=1)] == ["./imgs/a.png"]
+    (tmp_path / "no.tar").write_bytes(b"no tar at all")
+    with pytest.raises(InputError, match=r"no.tar cannot be read as an uncompressed tar"):
+        CalibrationImages([parts[0], tmp_path / "no.tar"], recipe)
 
 
 @pytest.mark.parametrize("content", [None, {}, {"notes.txt": b"no image"}])
