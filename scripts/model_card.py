@@ -14,7 +14,7 @@ import numpy as np
 from edgesod import zoo
 from edgesod.evaluation import EvaluationSet, accumulate_predictions, published_scores
 from edgesod.evaluation.metrics import TRUTH_ABOVE
-from edgesod.files import replacing
+from edgesod.files import read_json, replacing
 from edgesod.processing.effects import apply_effect
 from edgesod.processing.sheet import contact_sheet
 from edgesod.runtime import Runtime
@@ -47,7 +47,8 @@ def read_history(logs: Sequence[Path], last_seen: int) -> tuple[list[dict[str, f
     """Return what each run of a training saw and how long it took, and the hold-out's scores over all of them.
 
     Args:
-        logs: ``log.jsonl`` of every run, oldest first.
+        logs: ``log.jsonl`` of every run, oldest first. In place of the first ones the ``card.json`` of the weights that the
+            next one started from, which says what it knows of theirs.
         last_seen: Images that the checkpoint had seen in the last of them; what was logged after it is left out.
 
     Returns:
@@ -61,6 +62,12 @@ def read_history(logs: Sequence[Path], last_seen: int) -> tuple[list[dict[str, f
     validations: list[dict[str, float]] = []
     before = 0
     for k, log in enumerate(logs):
+        if log.suffix == ".json":
+            card = read_json(log)
+            runs += card["training"]["runs"]
+            validations += [entry | {"seen": before + entry["seen"]} for entry in card["hold_out"]]
+            before += card["training"]["images_seen"]
+            continue
         entries = read_log(log)
         if k == len(logs) - 1:
             entries = [entry for entry in entries if entry["seen"] <= last_seen]

@@ -72,7 +72,11 @@ def main() -> None:
     )
     parser.add_argument("--model", help="with --weights: a variant to make of them; what they say themselves by default")
     parser.add_argument(
-        "--history", type=Path, nargs="*", default=[], help="log.jsonl of each run before that one, oldest first"
+        "--history",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="log.jsonl of each run before that one, oldest first, or card.json of what it started from",
     )
     parser.add_argument("--sod", type=Path, nargs="+", help="the SOD set; several for its parts")
     parser.add_argument("--calib-images", type=at_least_one, default=128)

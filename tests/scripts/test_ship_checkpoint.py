@@ -246,6 +246,15 @@ def test_history_counts_over_runs_and_ends_with_the_checkpoint(tmp_path: Path, c
     assert runs == [{"images_seen": 4000, "hours": 1.0}, {"images_seen": 8000, "hours": 0.5}]
     assert [entry["seen"] for entry in validations] == [4000, 11200]
 
+    shipped = {
+        "training": {"runs": [*runs, {"images_seen": 500, "hours": None}], "images_seen": 12500},
+        "hold_out": validations,
+    }
+    (tmp_path / "card.json").write_text(json.dumps(shipped))
+    more, validations = card.read_history([tmp_path / "card.json", logs[1]], last_seen=8000)
+    assert more == [*runs, {"images_seen": 500, "hours": None}, {"images_seen": 8000, "hours": 0.5}]
+    assert [entry["seen"] for entry in validations] == [4000, 11200, 19700]
+
 
 @pytest.mark.parametrize("missing", ["log.jsonl", "earlier.jsonl", "SOD"])
 def test_what_is_missing_is_told_before_anything_is_made(
@@ -259,6 +268,7 @@ def test_what_is_missing_is_told_before_anything_is_made(
             file.write_text("")
     words = ["--data", write_pairs(tmp_path / "set", 2), "--checkpoint", checkpoint, "--history", tmp_path / "earlier.jsonl"]
     words += ["--sod", tmp_path / "SOD" if missing == "SOD" else tmp_path / "set", "--into", tmp_path / "shipped"]
+    words += ["--licence", "Made by this test."]
     monkeypatch.setattr("sys.argv", ["ship", *map(str, words)])
     monkeypatch.setattr(ship, "_store", lambda *_: pytest.fail("it began"))
     with pytest.raises(InputError, match=missing):
