@@ -73,8 +73,8 @@ def upsample(x: Tensor, factor: int = 2) -> Tensor:
 def concat_upsampled(x: Tensor, skip: Tensor) -> Tensor:
     """Return ``cat((interpolate(x, scale_factor=2, mode="bilinear"), skip), 1)``, each value written once."""
     kernels = _kernels_for(x, x.shape[1]) and _kernels_for(skip, skip.shape[1])
-    fits = x.dtype == skip.dtype and (len(skip), *skip.shape[2:]) == (len(x), 2 * x.shape[2], 2 * x.shape[3])
-    if kernels is None or not fits:
+    # the sizes last: a trace, which gets no kernels, warns of every comparison
+    if kernels is None or x.dtype != skip.dtype or (len(skip), *skip.shape[2:]) != (len(x), 2 * x.shape[2], 2 * x.shape[3]):
         return torch.cat((upsample(x), skip), 1)
     result: Tensor = _ConcatUpsampled.apply(kernels, x, skip)
     return result
