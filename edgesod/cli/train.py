@@ -33,7 +33,9 @@ def command(
     ] = None,
     recipe: Annotated[
         str,
-        typer.Option(help="A TOML file, or a shipped recipe: fast, further, scratch, u2netp-fast, or the name of a paper's network."),
+        typer.Option(
+            help="A TOML file, or a shipped recipe: fast, further, scratch, u2netp-fast, or the name of a paper's network."
+        ),
     ] = "fast",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
     start_from: Annotated[

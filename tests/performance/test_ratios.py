@@ -151,14 +151,17 @@ def test_compiled_normalisation_pays(kind: str) -> None:
     if library() is None:
         pytest.skip("needs Linux and a C compiler with OpenMP")
     norm = torch.nn.BatchNorm2d(64)
-    x, dy = torch.randn(2, 8, 64, 96, 96).to(getattr(torch, kind)).unbind()
+    # small enough for a cache: what larger ones cost is memory's speed, and how often the system maps it anew
+    x, dy = torch.randn(2, 4, 64, 32, 32).to(getattr(torch, kind)).unbind()
     x, dy = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, dy))
     x.requires_grad_()
 
     def torchs() -> None:
-        torch.autograd.grad(torch.relu_(norm(x)), x, dy)
+        for _ in range(20):
+            torch.autograd.grad(torch.relu_(norm(x)), x, dy)
 
     def ours() -> None:
-        torch.autograd.grad(kernels.norm_relu(norm, x), x, dy)
+        for _ in range(20):
+            torch.autograd.grad(kernels.norm_relu(norm, x), x, dy)
 
-    at_least(1.15, lambda: cpu_ratio(torchs, ours, 5))
+    at_least(1.15, lambda: cpu_ratio(torchs, ours, 9))
