@@ -3,7 +3,8 @@
 ``cpu``
     Unsigned 8 bits with a zero point. Whole chains stay in 8 bits: every convolution, and the concatenation, resizing,
     pooling and addition between them, each with its output quantised after the ReLU that follows it. What a concatenation,
-    a resize or a pooling reads and makes shares one scale, so that integers pass through them as they are.
+    a resize or a pooling reads and makes shares one scale, so that integers pass through them as they are. A concatenation
+    of features with a map stays in float, and so does the residual path of a network that normalises before it convolves.
 ``tensorrt``
     Signed 8 bits, symmetric. Inputs of convolutions only, one pair per tensor for all of them, and the residual branch of
     an addition; nothing between convolution and ReLU, nothing around pooling, resizing and concatenation, through which
@@ -15,7 +16,7 @@ interchangeable: OpenVINO computes wrong maps from the signed one, and ONNX Runt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,8 +80,9 @@ def _plan_cpu(graph: Graph, range_of: Callable[[str], Range], float_nodes: Colle
     made: set[str] = set()
     alike = _Alike(range_of)
     found = Plan(signed=False, range_of=alike.range_of)
+    sums = _normalised_sums(graph, consumers)
     for node in graph.nodes:
-        if node.name in float_nodes:
+        if node.name in float_nodes or node.name in sums:
             continue
         if node.op_type == "Conv":
             inputs = [node.input[0]]
@@ -91,6 +93,8 @@ def _plan_cpu(graph: Graph, range_of: Callable[[str], Range], float_nodes: Colle
             inputs = list(node.input) if node.op_type in ("Concat", "Add") else [node.input[0]]
             if made.isdisjoint(inputs) or not all(_is_known(tensor, graph, range_of) for tensor in inputs):
                 continue
+            if node.op_type == "Concat" and any(_is_map(tensor, graph) for tensor in inputs):
+                continue  # in the one scale of them all, made for the features, a map would have a few steps: SRM's refinements
         else:
             continue
         for tensor in inputs:
@@ -100,6 +104,8 @@ def _plan_cpu(graph: Graph, range_of: Callable[[str], Range], float_nodes: Colle
         if len(readers) == 1 and readers[0].op_type == "Relu" and output not in graph.outputs:
             output = readers[0].output[0]  # the ReLU becomes the lower end of the unsigned range
         if _makes_map(node, graph) or output in graph.outputs or not _is_known(output, graph, range_of):
+            continue
+        if {reader.name for reader in consumers.get(output, [])} <= sums:
             continue
         made.add(output)
         if node.op_type in _SAME_SCALE:
@@ -158,7 +164,20 @@ def _makes_map(node: onnx.NodeProto, graph: Graph) -> bool:
         return False
     output = node.output[0]
     is_blocked = any(reader.op_type == "DepthToSpace" for reader in graph.consumers().get(output, []))
-    return is_blocked or graph.shapes[output][1] <= _MAP_CHANNELS
+    return is_blocked or _is_map(output, graph)
+
+
+def _is_map(tensor: str, graph: Graph) -> bool:
+    return bool(graph.shapes[tensor][1] <= _MAP_CHANNELS)
+
+
+def _normalised_sums(graph: Graph, consumers: Mapping[str, Sequence[onnx.NodeProto]]) -> set[str]:
+    """Return the names of additions that a normalisation reads: it computes in float, and rounding adds up along the path."""
+    return {
+        node.name
+        for node in graph.nodes
+        if node.op_type == "Add" and any(reader.op_type == "BatchNormalization" for reader in consumers.get(node.output[0], []))
+    }
 
 
 class _Alike:
