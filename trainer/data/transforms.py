@@ -16,13 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgesod.processing.resize import ResizeMode, resize_image
 
+from .bars import draw_bars
+
 _LUMA = np.array([0.299, 0.587, 0.114])  # of RGB, ITU-R BT.601
 
 
 class Augmentation(BaseModel):
     """How far a training picture may be moved from the original: the ``[augmentation]`` of a recipe.
 
-    Picture and mask are cropped, brought to size and mirrored together; colours change in the picture alone.
+    Picture and mask are cropped, brought to size, mirrored and hidden in part together; colours change in the picture alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +44,8 @@ class Augmentation(BaseModel):
     saturation: float = Field(default=0.3, ge=0, lt=1)
     grey: float = Field(default=0.05, ge=0, le=1)
     """Probability of dropping colour altogether."""
+    bars: float = Field(default=0.0, ge=0, le=1)
+    """Probability of posts and trunks in front (:func:`trainer.data.bars.draw_bars`)."""
     mask_resize: Literal["as-image", "nearest"] = "as-image"
     """``nearest`` keeps a mask's own values, as the authors of U²-Net and BASNet do; else its edges become soft."""
 
@@ -91,6 +95,8 @@ def augment(
         image, mask = image[:, ::-1], mask[:, ::-1]
     if rng.random() < options.flip_vertical:
         image, mask = image[::-1], mask[::-1]
+    if options.bars and rng.random() < options.bars:  # no draw where there are none: older recipes see the pictures they saw
+        image, mask = draw_bars(image, mask, rng)
     return _jitter(np.ascontiguousarray(image), options, rng), np.ascontiguousarray(mask)
 
 
