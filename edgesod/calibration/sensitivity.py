@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesod.files import replacing, write_atomically
+from edgesod.files import replacing, sha256_of, write_atomically
 from edgesod.recipe import RangeMethod
 from edgesod.runtime import open_session
 
 from ._graph import Graph
 from .images import CalibrationImages
+from .journal import Journal
 from .qdq import write_qdq
 from .schemes import Scheme, plan
 from .table import CalibrationTable
@@ -51,6 +53,7 @@ def layer_drifts(
     *,
     scheme: Scheme,
     threads: int | None = None,
+    keep: Path | None = None,
     on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
 ) -> list[LayerDrift]:
     """Quantise one convolution at a time, with what the scheme quantises around it, and compare the maps with FP32.
@@ -65,31 +68,38 @@ def layer_drifts(
         images: What to compare on; eight tell the layers apart.
         scheme: See :mod:`~edgesod.calibration.schemes`.
         threads: CPU threads; every physical core where ``None``.
+        keep: A file for the layers that are done. Measuring the same again goes on from there; it stays until the caller, who has
+            the result, removes it.
         on_progress: Told ``(done, total)`` layers.
 
     Returns:
         One record a layer, in the network's order.
 
     Raises:
-        InputError: The ONNX or the images cannot be used.
+        InputError: The ONNX or the images cannot be used, or what is at ``keep``.
+        OutputError: ``keep`` cannot be written.
         StaleError: The table lacks a tensor of the network.
     """
     graph = Graph(onnx_path)
     alone = _quantised_alone(graph, table, method, scheme)
     tensors = [tensor for _, tensor in images]
-    reference = _maps(onnx_path, tensors, threads)
+    journal = Journal(keep, _digest(onnx_path, table, method, scheme, tensors)) if keep is not None else None
+    drifts = dict(journal.found) if journal is not None else {}
     macs = _macs(graph)
-    found = []
+    reference = _maps(onnx_path, tensors, threads)
     with tempfile.TemporaryDirectory(prefix="edgesod-") as folder:
         path = Path(folder) / "one.onnx"
         for k, layer in enumerate(alone):
-            others = [escape(node.name) for node in graph.nodes if node.name != layer]
-            write_qdq(onnx_path, path, table, method, scheme=scheme, float_nodes=others)
-            pairs = zip(_maps(path, tensors, threads), reference, strict=True)
-            drifts = [float(np.abs(ours - theirs).mean()) for ours, theirs in pairs]
-            found.append(LayerDrift(layer, float(np.mean(drifts)), max(drifts), macs[layer] / sum(macs.values())))
+            if layer not in drifts:
+                others = [escape(node.name) for node in graph.nodes if node.name != layer]
+                write_qdq(onnx_path, path, table, method, scheme=scheme, float_nodes=others)
+                pairs = zip(_maps(path, tensors, threads), reference, strict=True)
+                drifts[layer] = [float(np.abs(ours - theirs).mean()) for ours, theirs in pairs]
+                if journal is not None:
+                    journal.add(layer, drifts[layer])
             on_progress(k + 1, len(alone))
-    return found
+    total = sum(macs.values())
+    return [LayerDrift(layer, float(np.mean(drifts[layer])), max(drifts[layer]), macs[layer] / total) for layer in alone]
 
 
 def draw_drifts(drifts: Sequence[LayerDrift], path: str | Path, title: str = "") -> None:
@@ -141,6 +151,16 @@ def _quantised_alone(graph: Graph, table: CalibrationTable, method: RangeMethod,
 
     everything = quantised(set())
     return [node.name for node in graph.nodes if node.name in everything and quantised(names - {node.name})]
+
+
+def _digest(
+    onnx_path: str | Path, table: CalibrationTable, method: RangeMethod, scheme: Scheme, tensors: Sequence[NDArray[np.float32]]
+) -> str:
+    """Return what tells one measurement from another: everything that its drifts depend on."""
+    digest = hashlib.sha256(" ".join([sha256_of(onnx_path), method, scheme, table.model_dump_json()]).encode())
+    for tensor in tensors:
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
 
 
 def _maps(path: str | Path, tensors: Sequence[NDArray[np.float32]], threads: int | None) -> list[NDArray[np.float32]]:

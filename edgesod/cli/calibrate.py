@@ -68,7 +68,8 @@ def command(
     """Run a network over images and record the range of each tensor.
 
     Prints the file of the calibration table. Beside it --ranges writes <table>-ranges.csv, and --sensitivity <table>-sensitivity.csv and
-    .png, <table> as --out names it.
+    .png, <table> as --out names it. Until these are there, <table>-sensitivity.partial has the layers that are done, and the next run
+    goes on from there.
     """
     if table is not None:
         _require_use(images, ranges, sensitivity, limit, threads)
@@ -110,8 +111,9 @@ def command(
         if ranges:
             result["ranges"] = _check_ranges(fp32_onnx, found, path, as_json)
         if sensitivity:
+            kind, count = (scheme or Scheme.cpu).value, sensitivity_images or 8
             result["sensitivity"] = _measure_sensitivity(
-                fp32_onnx, recipe, found, path, places, sensitivity_images or 8, (scheme or Scheme.cpu).value, threads, as_json
+                fp32_onnx, recipe, found, path, table or path, places, count, kind, threads, as_json
             )
     if as_json:
         _output.result_json(result)
@@ -176,6 +178,7 @@ def _measure_sensitivity(
     recipe: Recipe,
     table: CalibrationTable,
     path: Path,
+    table_path: Path,
     places: list[Path],
     num_images: int,
     scheme: str,
@@ -187,26 +190,35 @@ def _measure_sensitivity(
 
     method = recipe.quantisation.method
     images = CalibrationImages(places, recipe, num_images)
-    with _output.progress("sensitivity") as update:
-        drifts = layer_drifts(
-            onnx,
-            table,
-            method,
-            images,
-            scheme=scheme,  # type: ignore[arg-type]
-            threads=threads,
-            on_progress=update,
-        )
+    report, picture, kept = (path.with_name(f"{path.stem}-sensitivity{suffix}") for suffix in (".csv", ".png", ".partial"))
+    try:
+        with _output.progress("sensitivity") as update:
+            drifts = layer_drifts(
+                onnx,
+                table,
+                method,
+                images,
+                scheme=scheme,  # type: ignore[arg-type]
+                threads=threads,
+                keep=kept,
+                on_progress=update,
+            )
+    except KeyboardInterrupt:
+        if kept.is_file():
+            _output.note(
+                f"stopped: {kept} has the layers that are done, and the same command with --table {table_path} goes on from there"
+            )
+        raise
     if not drifts:
         raise InputError(
             f"{onnx.name} has no layer to measure: a convolution that makes a map stays in float",
             hint="leave out --sensitivity",
         )
-    report, picture = (path.with_name(f"{path.stem}-sensitivity{suffix}") for suffix in (".csv", ".png"))
     write_drifts(drifts, report)
     measured = f"{recipe.stem}, ONNX {table.onnx_sha256[:12]}, {scheme} scheme"
     title = f"{measured}, {method} ranges of {table.num_images} images, drift over {images.num_read}"
     draw_drifts(drifts, picture, title)
+    kept.unlink(missing_ok=True)
     if not as_json:
         worst = sorted(drifts, key=lambda layer: -layer.drift)[:_ROWS]
         rows = [(layer.layer, f"{layer.drift:.5f}", f"{layer.worst:.5f}", f"{100 * layer.mac_share:.2f} %") for layer in worst]

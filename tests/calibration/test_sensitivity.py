@@ -14,6 +14,7 @@ from edgesod.calibration.images import CalibrationImages
 from edgesod.calibration.qdq import write_qdq
 from edgesod.calibration.sensitivity import draw_drifts, layer_drifts, write_drifts
 from edgesod.calibration.table import CalibrationTable
+from edgesod.errors import InputError
 from edgesod.recipe import Recipe
 
 
@@ -75,3 +76,46 @@ def test_shares_are_those_of_the_multiplications(
     pixels = 64 * 96
     macs = [pixels * 3 * 16 * 9, pixels * 16 * 16 * 9, pixels * 32 * 16 * 9, pixels * 16 * 9, pixels // 16 * 16 * 9, pixels * 2]
     assert [layer.mac_share for layer in drifts] == pytest.approx([m / sum(macs) for m in macs[:3]], rel=1e-6)
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_layers_that_are_left(
+    chain_onnx: Path,
+    table: CalibrationTable,
+    photographs: Path,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept, images = tmp_path / "kept", CalibrationImages(photographs, recipe, limit=1)
+    whole = layer_drifts(chain_onnx, table, "minmax", images, scheme="cpu")
+
+    def stop_after_two(done: int, _total: int | None) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        layer_drifts(chain_onnx, table, "minmax", images, scheme="cpu", keep=kept, on_progress=stop_after_two)
+    measured: list[str] = []
+
+    def watched(*arguments: object, float_nodes: list[str], **options: object) -> object:
+        measured.append("a layer")
+        return write_qdq(*arguments, float_nodes=float_nodes, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("edgesod.calibration.sensitivity.write_qdq", watched)
+    assert layer_drifts(chain_onnx, table, "minmax", images, scheme="cpu", keep=kept) == whole
+    assert len(measured) == 1
+    other = layer_drifts(chain_onnx, table, "minmax", images, scheme="tensorrt", keep=kept)
+    assert len(measured) == 4  # another scheme's layers are not these
+    assert [layer.drift for layer in other] != [layer.drift for layer in whole]
+
+
+@pytest.mark.parametrize("content", ["layer,drift", "[]", '{"subject": "x"}', '{"subject": "x", "found": {"a": 1}}'])
+def test_what_is_no_record_of_a_stopped_run_is_refused(
+    chain_onnx: Path, table: CalibrationTable, photographs: Path, recipe: Recipe, tmp_path: Path, content: str
+) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text(content)
+    images = CalibrationImages(photographs, recipe, limit=1)
+    with pytest.raises(InputError, match="not what a measurement that was stopped leaves"):
+        layer_drifts(chain_onnx, table, "minmax", images, scheme="cpu", keep=kept)
+    assert kept.read_text() == content

@@ -17,6 +17,7 @@ from edgesod.cli import calibrate
 from edgesod.errors import InputError, OutputError, UsageError
 from edgesod.files import sha256_of
 from edgesod.manifest import read_manifest
+from edgesod.runtime import open_session
 from tests.helpers.engines import RECIPE, write_tiny
 from tests.helpers.pairs import split_pairs, write_pairs
 
@@ -56,7 +57,9 @@ def test_one_table_gives_both_reports(tmp_path: Path, photos: Path, capsys: pyte
     assert "fits" in capsys.readouterr().out
 
 
-def test_sensitivity_is_a_table_and_a_picture(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def chain(tmp_path: Path) -> Path:
+    """The ONNX of a network of three layers to measure, which is none that is shipped."""
     from edgesod import zoo
     from edgesod.export.about import About, write_about
     from edgesod.export.torch_export import export_onnx
@@ -67,17 +70,52 @@ def test_sensitivity_is_a_table_and_a_picture(tmp_path: Path, photos: Path, caps
     export_onnx(Chain().eval(), SIZE_HW, source)
     write_about(source, source, About("chain", Preprocessing()))
     assert "chain" not in zoo.names()
+    return source
+
+
+def test_sensitivity_is_a_table_and_a_picture(
+    tmp_path: Path, photos: Path, chain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "chain.json"
     for scheme in calibrate.Scheme:
-        calibrate.command(images=[photos], onnx=source, sensitivity=True, scheme=scheme, threads=1, out=out, as_json=True)
+        calibrate.command(images=[photos], onnx=chain, sensitivity=True, scheme=scheme, threads=1, out=out, as_json=True)
         found = _json(capsys)["sensitivity"]
         assert isinstance(found, dict)
         assert (found["scheme"], found["images"], len(found["drift"])) == (scheme.value, 2, 3)
         assert cv2.imread(found["picture"]).std() > 5
         assert Path(found["csv"]).read_text().count("\n") == 4
-    calibrate.command(images=photos, onnx=source, table=out, sensitivity=True, threads=1, out=out)
+    assert not list(tmp_path.glob("*.partial"))
+    calibrate.command(images=[photos], onnx=chain, table=out, sensitivity=True, threads=1, out=out)
     shown = capsys.readouterr()
-    assert f"ONNX {sha256_of(source)[:12]}, cpu scheme" in " ".join((shown.out + shown.err).split())
+    assert f"ONNX {sha256_of(chain)[:12]}, cpu scheme" in " ".join((shown.out + shown.err).split())
+
+
+def test_sensitivity_goes_on_where_it_was_stopped(
+    tmp_path: Path, photos: Path, chain: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, report, kept = (tmp_path / name for name in ("chain.json", "chain-sensitivity.csv", "chain-sensitivity.partial"))
+    calibrate.command(images=[photos], onnx=chain, sensitivity=True, threads=1, out=out)
+    whole = report.read_bytes()
+    report.unlink()
+    sessions: list[Path] = []
+
+    def stopped_in_the_third(path: Path, *arguments: object) -> object:
+        sessions.append(path)
+        if len(sessions) == 3:
+            raise KeyboardInterrupt
+        return open_session(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("edgesod.calibration.sensitivity.open_session", stopped_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate.command(images=[photos], onnx=chain, table=out, sensitivity=True, threads=1, out=out)
+    assert len(json.loads(kept.read_text())["found"]) == 1  # the first session was FP32's
+    assert not report.exists()
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{kept} has the layers that are done, and the same command with --table {out} goes on from there" in said
+    calibrate.command(images=[photos], onnx=chain, table=out, sensitivity=True, threads=1, out=out)
+    assert len(sessions) == 3 + 3
+    assert report.read_bytes() == whole
+    assert not kept.exists()
 
 
 def test_threads_reach_the_measuring(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
