@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgesod.errors import InputError
-from edgesod.files import write_atomically
+from edgesod.files import read_json, write_atomically
 
 
 class Journal:
@@ -32,10 +32,10 @@ class Journal:
         if not path.is_file():
             return
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = read_json(path)
             found = {name: [float(value) for value in values] for name, values in kept["found"].items()}
             self.found = found if kept["subject"] == subject else {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is not what a measurement that was stopped leaves", hint=f"rm {path}") from error
 
     def add(self, name: str, values: Sequence[float]) -> None:

@@ -83,12 +83,14 @@ def layer_drifts(
     graph = Graph(onnx_path)
     alone = _quantised_alone(graph, table, method, scheme)
     tensors = [tensor for _, tensor in images]
-    journal = Journal(keep, _digest(onnx_path, table, method, scheme, tensors)) if keep is not None else None
-    drifts = dict(journal.found) if journal is not None else {}
     macs = _macs(graph)
-    reference = _maps(onnx_path, tensors, threads)
     with tempfile.TemporaryDirectory(prefix="edgesod-") as folder:
         path = Path(folder) / "one.onnx"
+        # all layers at once, for the journal alone: the file changes with the code that writes it
+        write_qdq(onnx_path, path, table, method, scheme=scheme)
+        journal = Journal(keep, _digest(onnx_path, path, table, method, tensors)) if keep is not None else None
+        drifts = dict(journal.found) if journal is not None else {}
+        reference = _maps(onnx_path, tensors, threads)
         for k, layer in enumerate(alone):
             if layer not in drifts:
                 others = [escape(node.name) for node in graph.nodes if node.name != layer]
@@ -154,10 +156,10 @@ def _quantised_alone(graph: Graph, table: CalibrationTable, method: RangeMethod,
 
 
 def _digest(
-    onnx_path: str | Path, table: CalibrationTable, method: RangeMethod, scheme: Scheme, tensors: Sequence[NDArray[np.float32]]
+    onnx_path: str | Path, int8_path: Path, table: CalibrationTable, method: RangeMethod, tensors: Sequence[NDArray[np.float32]]
 ) -> str:
-    """Return what tells one measurement from another: everything that its drifts depend on."""
-    digest = hashlib.sha256(" ".join([sha256_of(onnx_path), method, scheme, table.model_dump_json()]).encode())
+    """Return what tells one measurement from another: network, ranges, the INT8 file written of them, and images."""
+    digest = hashlib.sha256(" ".join([sha256_of(onnx_path), sha256_of(int8_path), method, table.model_dump_json()]).encode())
     for tensor in tensors:
         digest.update(tensor.tobytes())
     return digest.hexdigest()

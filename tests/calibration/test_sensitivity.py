@@ -97,16 +97,24 @@ def test_a_run_that_was_stopped_goes_on_with_the_layers_that_are_left(
         layer_drifts(chain_onnx, table, "minmax", images, scheme="cpu", keep=kept, on_progress=stop_after_two)
     measured: list[str] = []
 
-    def watched(*arguments: object, float_nodes: list[str], **options: object) -> object:
+    def watched(*arguments: object, **options: object) -> None:
         measured.append("a layer")
-        return write_qdq(*arguments, float_nodes=float_nodes, **options)  # type: ignore[arg-type]
+        write_qdq(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("edgesod.calibration.sensitivity.write_qdq", watched)
     assert layer_drifts(chain_onnx, table, "minmax", images, scheme="cpu", keep=kept) == whole
-    assert len(measured) == 1
+    assert len(measured) == 1 + 1  # the whole network is written first, to see that it is the same
     other = layer_drifts(chain_onnx, table, "minmax", images, scheme="tensorrt", keep=kept)
-    assert len(measured) == 4  # another scheme's layers are not these
+    assert len(measured) == 2 + 1 + 3  # another scheme's layers are not these
     assert [layer.drift for layer in other] != [layer.drift for layer in whole]
+
+    def written_otherwise(source: Path, target: Path, *arguments: object, **options: object) -> None:
+        measured.append("a layer")
+        write_qdq(source, target, *arguments, **options | {"reduce_weights": True})  # type: ignore[arg-type]
+
+    monkeypatch.setattr("edgesod.calibration.sensitivity.write_qdq", written_otherwise)
+    layer_drifts(chain_onnx, table, "minmax", images, scheme="tensorrt", keep=kept)
+    assert len(measured) == 6 + 1 + 3  # nor are those of a version that writes other files
 
 
 @pytest.mark.parametrize("content", ["layer,drift", "[]", '{"subject": "x"}', '{"subject": "x", "found": {"a": 1}}'])

@@ -1,7 +1,7 @@
 """Posts, poles and trunks drawn in front of a training picture: things that hide part of the subject and do not belong to it.
 
-DUTS-TR's subjects mostly stand free, so a network trained on it alone marks what stands before a subject along with it. What is
-drawn here is plain on purpose: a shaded, slightly uneven stripe that comes in from an edge. Only its shape is to be learnt.
+A network trained without them marked poles along with the dog behind (``docs/training.md`` has what came of them). What is drawn here
+is plain on purpose: a shaded, slightly uneven stripe that comes in from an edge. Only its shape is to be learnt.
 """
 
 from __future__ import annotations
